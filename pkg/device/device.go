@@ -1,0 +1,57 @@
+package device
+
+import (
+	resourceapi "k8s.io/api/resource/v1"
+)
+
+// Kind tells what sort of thing a device is. It is published as the attribute
+// "type".
+type Kind string
+
+// KindGPU is a whole GPU.
+const KindGPU Kind = "gpu"
+
+// Names of the attributes and capacities that more than one family publishes.
+// They carry no domain, which in a ResourceSlice means the driver's own.
+const (
+	// AttributeType is the device's [Kind].
+	AttributeType resourceapi.QualifiedName = "type"
+	// CapacityMemory is the memory of the device in bytes.
+	CapacityMemory resourceapi.QualifiedName = "memory"
+)
+
+// Device is something that a claim can be given, as it is published in a
+// ResourceSlice.
+type Device struct {
+	// Name is the DNS label by which the pool knows the device. It depends on
+	// the hardware alone, so that it is the same after every restart.
+	Name string
+	Kind Kind
+	// Occupies names the physical things that this device takes up, in a form
+	// that survives restarts, such as "pci-0000:1b:00.0". Devices that share
+	// one are never prepared for two claims at once. It is never empty.
+	Occupies []string
+	// Attributes and Capacity are published as they are. At most 32 together.
+	Attributes map[resourceapi.QualifiedName]resourceapi.DeviceAttribute
+	Capacity   map[resourceapi.QualifiedName]resourceapi.DeviceCapacity
+}
+
+// Inventory is what a family finds on the node in one look.
+type Inventory struct {
+	// Devices are those that work, in the order in which they should be
+	// allocated: the scheduler takes the first that fits.
+	Devices []Device
+	// Faults are the things that are there but cannot be used. They never
+	// hide the devices that work.
+	Faults []Fault
+}
+
+// Fault is a piece of hardware that is there but cannot be used.
+type Fault struct {
+	// Subject names the hardware as far as it is known, such as "GPU 3".
+	Subject string
+	// Reason is a short CamelCase word for metrics, from a small fixed set.
+	Reason string
+	// Err tells what was tried and why it failed.
+	Err error
+}
