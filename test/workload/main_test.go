@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTrainingFailsWithoutAGPU(t *testing.T) {
+	tests := map[string]struct {
+		smi  string
+		want string
+	}{
+		"no nvidia-smi":      {want: "looking for GPUs"},
+		"nvidia-smi fails":   {smi: "#!/bin/sh\necho no driver; exit 9\n", want: "no driver"},
+		"nvidia-smi is bare": {smi: "#!/bin/sh\n", want: "nvidia-smi lists none"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := t.TempDir()
+			if test.smi != "" {
+				if err := os.WriteFile(filepath.Join(path, "nvidia-smi"), []byte(test.smi), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Setenv("PATH", path)
+			err := python(context.Background(), []string{"train.py"}, &bytes.Buffer{})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want one that says %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestTrainingTellsWhatItWasGiven(t *testing.T) {
+	path := t.TempDir()
+	smi := "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n"
+	if err := os.WriteFile(filepath.Join(path, "nvidia-smi"), []byte(smi), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", path)
+	t.Setenv("NVIDIA_VISIBLE_DEVICES", "void")
+	var out bytes.Buffer
+	if err := python(context.Background(), []string{"train.py"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := "GPU 0: NVIDIA H200 (UUID: GPU-1)\nNVIDIA_VISIBLE_DEVICES=void\ntrained on 1 GPU(s)\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("report (-want +got):\n%s", diff)
+	}
+}
+
+func TestSleepEndsWhenStopped(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := sleep(ctx, []string{"infinity"}, nil); err != nil {
+		t.Error(err)
+	}
+}
