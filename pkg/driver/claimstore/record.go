@@ -1,0 +1,160 @@
+package claimstore
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+)
+
+// FormatVersion is the version of the files that this release writes. It
+// grows only when an older release would do harm by reading a newer file;
+// fields alone never need it, because unknown ones are kept.
+const FormatVersion = 1
+
+// Record is what one claim was given on this node.
+type Record struct {
+	Version int          `json:"version"`
+	Claim   device.Claim `json:"claim"`
+	// BootID is the kernel's boot id at the time of the preparation. What
+	// lives in memory or in the hardware only, such as CDI files on tmpfs, is
+	// gone when it differs.
+	BootID string `json:"bootID"`
+	// Pods are the pods for which the claim was reserved when it was
+	// prepared.
+	Pods    []types.UID `json:"pods,omitempty"`
+	Devices []Device    `json:"devices"`
+
+	unknown map[string]json.RawMessage
+}
+
+// Device is one device of a claim, ready for use.
+type Device struct {
+	// Family is the name of the family that prepared it.
+	Family string `json:"family"`
+	// Request, Pool and Device are those of the allocation result.
+	Request string     `json:"request"`
+	Pool    string     `json:"pool"`
+	Device  string     `json:"device"`
+	ShareID *types.UID `json:"shareID,omitempty"`
+	// Occupies are the physical things that the device takes up, as in
+	// [device.Device].
+	Occupies    []string `json:"occupies"`
+	AdminAccess bool     `json:"adminAccess,omitempty"`
+	// Config is the family's configuration as it was decoded.
+	Config json.RawMessage `json:"config,omitempty"`
+	// CDIDeviceIDs and Attributes are what kubelet was answered.
+	CDIDeviceIDs []string                                                  `json:"cdiDeviceIDs,omitempty"`
+	Attributes   map[resourceapi.QualifiedName]resourceapi.DeviceAttribute `json:"attributes,omitempty"`
+
+	unknown map[string]json.RawMessage
+}
+
+// Holding says which claim has a physical thing, and enough to give it back
+// when the claim's record was never written.
+type Holding struct {
+	Version int          `json:"version"`
+	Claim   device.Claim `json:"claim"`
+	Device  Device       `json:"device"`
+
+	unknown map[string]json.RawMessage
+}
+
+// The plain types have the fields without the methods below.
+type (
+	plainRecord  Record
+	plainDevice  Device
+	plainHolding Holding
+)
+
+// UnmarshalJSON keeps the fields that this release does not know.
+func (r *Record) UnmarshalJSON(data []byte) (err error) {
+	r.unknown, err = decodeKeeping(data, (*plainRecord)(r))
+	return err
+}
+
+// MarshalJSON writes the fields that this release does not know as they were.
+func (r Record) MarshalJSON() ([]byte, error) { return encodeKeeping(plainRecord(r), r.unknown) }
+
+// UnmarshalJSON keeps the fields that this release does not know.
+func (d *Device) UnmarshalJSON(data []byte) (err error) {
+	d.unknown, err = decodeKeeping(data, (*plainDevice)(d))
+	return err
+}
+
+// MarshalJSON writes the fields that this release does not know as they were.
+func (d Device) MarshalJSON() ([]byte, error) { return encodeKeeping(plainDevice(d), d.unknown) }
+
+// UnmarshalJSON keeps the fields that this release does not know.
+func (h *Holding) UnmarshalJSON(data []byte) (err error) {
+	h.unknown, err = decodeKeeping(data, (*plainHolding)(h))
+	return err
+}
+
+// MarshalJSON writes the fields that this release does not know as they were.
+func (h Holding) MarshalJSON() ([]byte, error) { return encodeKeeping(plainHolding(h), h.unknown) }
+
+// decodeKeeping fills into and returns the fields of data that into lacks. A
+// field is known if into writes it back.
+func decodeKeeping(data []byte, into any) (map[string]json.RawMessage, error) {
+	if err := json.Unmarshal(data, into); err != nil {
+		return nil, err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return nil, err
+	}
+	for _, name := range knownFields(into) {
+		delete(all, name)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return all, nil
+}
+
+func encodeKeeping(value any, unknown map[string]json.RawMessage) ([]byte, error) {
+	data, err := json.Marshal(value)
+	if err != nil || len(unknown) == 0 {
+		return data, err
+	}
+	all := maps.Clone(unknown)
+	known := map[string]json.RawMessage{}
+	if err := json.Unmarshal(data, &known); err != nil {
+		return nil, err
+	}
+	maps.Copy(all, known)
+	return json.Marshal(all)
+}
+
+func decodeRecord(data []byte, uid types.UID) (*Record, error) {
+	r := &Record{}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("not a claim record: %w", err)
+	}
+	switch {
+	case r.Version < 1:
+		return nil, fmt.Errorf("field version is %d: want 1 or more", r.Version)
+	case r.Claim.UID != uid:
+		return nil, fmt.Errorf("field claim.uid is %q: want %q, as in the file's name", r.Claim.UID, uid)
+	}
+	return r, nil
+}
+
+func decodeHolding(data []byte) (*Holding, error) {
+	h := &Holding{}
+	if err := json.Unmarshal(data, h); err != nil {
+		return nil, fmt.Errorf("not a holding: %w", err)
+	}
+	switch {
+	case h.Version < 1:
+		return nil, fmt.Errorf("field version is %d: want 1 or more", h.Version)
+	case h.Claim.UID == "":
+		return nil, fmt.Errorf("field claim.uid is empty")
+	}
+	return h, nil
+}

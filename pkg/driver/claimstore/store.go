@@ -1,0 +1,238 @@
+package claimstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	claimsDir   = "claims"
+	holdingsDir = "devices"
+	asideDir    = "unreadable"
+	lockFile    = "claims.lock"
+	fileSuffix  = ".json"
+	tempPrefix  = ".writing-"
+)
+
+// Store is the state of one driver on one node. Its methods may be called
+// from several goroutines and processes. Methods that take a claim's UID to
+// change something want the claim's lock held.
+type Store struct {
+	dir   string
+	locks *locks
+
+	mu    sync.Mutex
+	freed chan struct{}
+}
+
+// Open returns the store in dir, which it creates where it is missing. Files
+// of an interrupted write are removed.
+func Open(ctx context.Context, dir string) (*Store, error) {
+	for _, d := range []string{claimsDir, holdingsDir} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, fmt.Errorf("create the claim store: %w", err)
+		}
+	}
+	l, err := newLocks(filepath.Join(dir, lockFile))
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, locks: l, freed: make(chan struct{})}
+	if err := s.removeTemporary(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close gives back what the store keeps open. The files stay.
+func (s *Store) Close() error { return s.locks.file.Close() }
+
+// Lock waits until nobody else, here or in another process, works on the
+// claim. It fails when ctx is done first.
+func (s *Store) Lock(ctx context.Context, uid types.UID) (unlock func(), err error) {
+	return s.locks.lock(ctx, uid)
+}
+
+// Load returns the record of a claim, or nil if there is none. A record that
+// cannot be read is an [UnreadableError].
+func (s *Store) Load(uid types.UID) (*Record, error) {
+	path := s.claimPath(uid)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &UnreadableError{Path: path, Err: err}
+	}
+	r, err := decodeRecord(data, uid)
+	if err != nil {
+		return nil, &UnreadableError{Path: path, Err: err}
+	}
+	return r, nil
+}
+
+// Save writes a claim's record so that it survives a crash of the machine.
+func (s *Store) Save(r *Record) error {
+	r.Version = max(r.Version, FormatVersion)
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode the record of claim %s: %w", r.Claim, err)
+	}
+	if err := writeDurably(s.claimPath(r.Claim.UID), data); err != nil {
+		return fmt.Errorf("save the record of claim %s: %w", r.Claim, err)
+	}
+	return nil
+}
+
+// Delete removes a claim's record. No record is fine.
+func (s *Store) Delete(uid types.UID) error {
+	if err := os.Remove(s.claimPath(uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete the record of claim %s: %w", uid, err)
+	}
+	return nil
+}
+
+// Claims returns the UIDs of all claims that have a record.
+func (s *Store) Claims() ([]types.UID, error) {
+	names, err := s.names(claimsDir)
+	if err != nil {
+		return nil, err
+	}
+	uids := make([]types.UID, len(names))
+	for i, name := range names {
+		uids[i] = types.UID(name)
+	}
+	return uids, nil
+}
+
+// SetAside moves a file that cannot be read out of the way, into a folder
+// where an admin can look at it, and returns its new path.
+func (s *Store) SetAside(unreadable *UnreadableError) (string, error) {
+	dir := filepath.Join(s.dir, asideDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("set %s aside: %w", unreadable.Path, err)
+	}
+	name := filepath.Base(unreadable.Path) + "." + time.Now().UTC().Format("20060102T150405.000000000")
+	path := filepath.Join(dir, name)
+	if err := os.Rename(unreadable.Path, path); err != nil {
+		return "", fmt.Errorf("set %s aside: %w", unreadable.Path, err)
+	}
+	return path, nil
+}
+
+// UnreadableError is a file of the store that is there but makes no sense.
+type UnreadableError struct {
+	Path string
+	Err  error
+}
+
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("%s cannot be read: %v", e.Path, e.Err)
+}
+
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+func (s *Store) claimPath(uid types.UID) string {
+	return filepath.Join(s.dir, claimsDir, string(uid)+fileSuffix)
+}
+
+// names returns the names of the files in one of the store's folders, without
+// their suffix, sorted.
+func (s *Store) names(folder string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, folder))
+	if err != nil {
+		return nil, fmt.Errorf("list the claim store: %w", err)
+	}
+	var names []string
+	for _, entry := range entries {
+		name, ok := strings.CutSuffix(entry.Name(), fileSuffix)
+		if !ok || strings.HasPrefix(name, tempPrefix) {
+			continue
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// removeTemporary removes what interrupted writes left. A write happens under
+// its claim's lock, and its file's name ends in the claim's UID, so that the
+// write of an instance that still runs is not disturbed.
+func (s *Store) removeTemporary(ctx context.Context) error {
+	for _, folder := range []string{claimsDir, holdingsDir} {
+		entries, err := os.ReadDir(filepath.Join(s.dir, folder))
+		if err != nil {
+			return fmt.Errorf("list the claim store: %w", err)
+		}
+		for _, entry := range entries {
+			rest, ok := strings.CutPrefix(entry.Name(), tempPrefix)
+			if !ok {
+				continue
+			}
+			uid := rest[strings.LastIndex(rest, "@")+1:]
+			unlock, err := s.Lock(ctx, types.UID(strings.TrimSuffix(uid, fileSuffix)))
+			if err != nil {
+				return err
+			}
+			err = os.Remove(filepath.Join(s.dir, folder, entry.Name()))
+			unlock()
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove an interrupted write: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// writeDurably replaces path such that a reader, or a crash of the machine,
+// finds either the old file or the new one, whole.
+func writeDurably(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	temp := filepath.Join(dir, tempPrefix+filepath.Base(path))
+	if err := writeSynced(temp, data); err != nil {
+		return errors.Join(err, removeIfThere(temp))
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return errors.Join(err, removeIfThere(temp))
+	}
+	return syncDir(dir)
+}
+
+func writeSynced(path string, data []byte) (err error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+func syncDir(path string) (err error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	return dir.Sync()
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

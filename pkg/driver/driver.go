@@ -1,0 +1,220 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	metadatav1alpha1 "k8s.io/dynamic-resource-allocation/api/metadata/v1alpha1"
+	metadatav1beta1 "k8s.io/dynamic-resource-allocation/api/metadata/v1beta1"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+)
+
+// abandonedInterval is how often claims are checked for being abandoned.
+const abandonedInterval = time.Minute
+
+// ProcessTable tells which pods have processes on this node.
+type ProcessTable interface {
+	// Running returns those of the pods that have at least one process.
+	Running(pods []types.UID) ([]types.UID, error)
+}
+
+// Options are what a [Driver] needs. All are mandatory, except PodUID and the
+// durations.
+type Options struct {
+	DriverName string
+	NodeName   string
+	// PodUID is the UID of the pod that this process runs in. It lets the next
+	// version start while this one still serves. Empty where there is no pod.
+	PodUID types.UID
+	// DataDir is the driver's folder below kubelet's plugins folder, and
+	// RegistrarDir the folder in which kubelet looks for plugins. Both are the
+	// same path on the host and here.
+	DataDir      string
+	RegistrarDir string
+	// CDIDir is where the container runtime finds CDI specs.
+	CDIDir string
+	// BootID tells one boot of the machine from another.
+	BootID     string
+	KubeClient kubernetes.Interface
+	Processes  ProcessTable
+	// Families are the kinds of hardware to serve, the ones whose devices
+	// should be allocated first in front.
+	Families []Family
+	Metrics  *Metrics
+	// ReleaseWait bounds the wait for a device that another claim still
+	// holds. Default 40 s: kubelet gives up on a call after 45 s.
+	ReleaseWait time.Duration
+	// AbandonedInterval is how often claims that nobody unprepares are looked
+	// for. Default 1 min.
+	AbandonedInterval time.Duration
+}
+
+// Driver serves one node.
+type Driver struct {
+	options   Options
+	pool      string
+	decoder   *v1alpha1.Decoder
+	inventory *inventory
+	store     *claimstore.Store
+	cdi       *cdifiles.Files
+	status    status
+
+	fatal context.CancelCauseFunc
+}
+
+// New returns a driver with its state recovered from disk. It serves nobody
+// before [Driver.Run].
+func New(ctx context.Context, options Options) (*Driver, error) {
+	if options.ReleaseWait == 0 {
+		options.ReleaseWait = releaseWait
+	}
+	if options.AbandonedInterval == 0 {
+		options.AbandonedInterval = abandonedInterval
+	}
+	inv, err := newInventory(options.Families, options.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(options.DataDir, 0o750); err != nil {
+		return nil, fmt.Errorf("create the plugin's data folder: %w", err)
+	}
+	store, err := claimstore.Open(ctx, options.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	d := &Driver{
+		options:   options,
+		pool:      PoolName(options.NodeName, options.DriverName),
+		decoder:   v1alpha1.NewDecoder(),
+		inventory: inv,
+		store:     store,
+		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
+	}
+	if err := options.Metrics.registry.Register(newPreparedCollector(store)); err != nil {
+		return nil, errors.Join(fmt.Errorf("register the metric of prepared devices: %w", err), store.Close())
+	}
+	if err := d.recoverState(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("recover the state in %s: %w", options.DataDir, err), store.Close())
+	}
+	return d, nil
+}
+
+// Run publishes the node's devices and serves kubelet until ctx is done, or
+// until the plugin cannot go on, which is an error. What was prepared stays
+// prepared.
+func (d *Driver) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, d.store.Close()) }()
+	ctx, d.fatal = context.WithCancelCause(ctx)
+	defer d.fatal(nil)
+
+	if err := d.removeStaleSockets(ctx); err != nil {
+		return err
+	}
+	d.inventory.refresh(ctx)
+	helper, err := kubeletplugin.Start(ctx, d,
+		kubeletplugin.DriverName(d.options.DriverName),
+		kubeletplugin.NodeName(d.options.NodeName),
+		kubeletplugin.KubeClient(d.options.KubeClient),
+		kubeletplugin.PluginDataDirectoryPath(d.options.DataDir),
+		kubeletplugin.RegistrarDirectoryPath(d.options.RegistrarDir),
+		kubeletplugin.RollingUpdate(d.options.PodUID),
+		kubeletplugin.Serialize(false), // claims have locks of their own
+		kubeletplugin.HealthService(false),
+		kubeletplugin.EnableDeviceMetadata(true, []schema.GroupVersion{metadatav1beta1.SchemeGroupVersion, metadatav1alpha1.SchemeGroupVersion}),
+		kubeletplugin.CDIDirectory(d.options.CDIDir),
+		kubeletplugin.MetadataFileOps(kubeletplugin.MetadataFileOperations{WriteFile: writeMetadata}),
+	)
+	if err != nil {
+		return fmt.Errorf("start the plugin's services: %w", err)
+	}
+	d.status.started(helper)
+	defer helper.Stop()
+
+	changed := make(chan struct{}, 1)
+	changed <- struct{}{}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer d.fatal(nil) // before the wait: ends what is waited for
+	for _, f := range d.options.Families {
+		wg.Go(func() {
+			f.Watch(ctx, func() {
+				select {
+				case changed <- struct{}{}:
+				default: // a look is due already
+				}
+			})
+		})
+	}
+	wg.Go(func() { d.releaseAbandoned(ctx, d.options.AbandonedInterval) })
+	return d.publishOnChange(ctx, helper, changed)
+}
+
+// publishOnChange writes the slices whenever the hardware has changed.
+func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Helper, changed <-chan struct{}) error {
+	first := true
+	for {
+		select {
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+				return cause
+			}
+			return nil
+		case <-changed:
+		}
+		if !first { // Run has looked already
+			d.inventory.refresh(ctx)
+		}
+		first = false
+		devices := d.inventory.devices()
+		klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(devices))
+		d.status.publishing()
+		if err := helper.PublishResources(ctx, resources(d.pool, devices)); err != nil {
+			return fmt.Errorf("publish the devices: %w", err)
+		}
+	}
+}
+
+// HandleError is told what goes wrong in the background of the kubeletplugin
+// helper.
+func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
+	if ctx.Err() != nil {
+		return // stopping
+	}
+	d.options.Metrics.publishErrors.Inc()
+	d.status.failed(err)
+	if errors.Is(err, kubeletplugin.ErrRecoverable) {
+		klog.FromContext(ctx).Error(err, "Publishing failed, it is tried again: "+msg)
+		return
+	}
+	d.fatal(fmt.Errorf("%s: %w", msg, err))
+}
+
+// WatchHealthStatus is not called: the health service is off.
+func (d *Driver) WatchHealthStatus(context.Context, chan<- kubeletplugin.DeviceHealthReport) error {
+	return kubeletplugin.ErrHealthNotSupported
+}
+
+// writeMetadata writes a metadata file, or the CDI spec that mounts it, whole
+// or not at all. Unlike the helper's own way it does not sync: after a crash
+// of the machine kubelet has everything prepared again, and waiting for the
+// disk would be the larger part of a preparation.
+func writeMetadata(path string, data []byte, perm os.FileMode) error {
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.WriteFile(temp, data, perm); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}

@@ -1,0 +1,53 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+	drapb "k8s.io/kubelet/pkg/apis/dra/v1"
+	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+)
+
+// Healthy returns nil if the plugin answers on its own sockets the way kubelet
+// asks. A plugin that does not must be restarted.
+func (d *Driver) Healthy(ctx context.Context) (err error) {
+	registrar, err := dial(filepath.Join(d.options.RegistrarDir, d.registrarSocket()))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, registrar.Close()) }()
+	info, err := registerapi.NewRegistrationClient(registrar).GetInfo(ctx, &registerapi.InfoRequest{})
+	if err != nil {
+		return fmt.Errorf("ask the registration socket: %w", err)
+	}
+	plugin, err := dial(info.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plugin.Close()) }()
+	if _, err := drapb.NewDRAPluginClient(plugin).NodePrepareResources(ctx, &drapb.NodePrepareResourcesRequest{}); err != nil {
+		return fmt.Errorf("ask the plugin socket to prepare no claim: %w", err)
+	}
+	return nil
+}
+
+// registrarSocket is the name that the helper gives the socket.
+func (d *Driver) registrarSocket() string {
+	if d.options.PodUID == "" {
+		return d.options.DriverName + "-reg.sock"
+	}
+	return kubeletplugin.RollingUpdateRegistrarSocketFile(d.options.RegistrarDir, d.options.DriverName, d.options.PodUID)
+}
+
+func dial(socket string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", socket, err)
+	}
+	return conn, nil
+}

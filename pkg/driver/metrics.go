@@ -1,0 +1,108 @@
+package driver
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/component-base/version"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+)
+
+// metricsNamespace begins the name of every metric of the plugin.
+const metricsNamespace = "eks_hybrid_dra"
+
+// Values of the label "outcome".
+const (
+	outcomeSuccess = "success"
+	outcomeError   = "error"
+)
+
+// Metrics are what the plugin tells a monitoring system.
+type Metrics struct {
+	registry         prometheus.Registerer
+	prepareSeconds   *prometheus.HistogramVec
+	unprepareSeconds *prometheus.HistogramVec
+	publishedDevices *prometheus.GaugeVec
+	discoveryErrors  *prometheus.CounterVec
+	faultyDevices    *prometheus.GaugeVec
+	publishErrors    prometheus.Counter
+}
+
+// NewMetrics registers the plugin's metrics.
+func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
+	// From what a warm cache answers to kubelet's own limit of 45 s.
+	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 45}
+	m := &Metrics{
+		registry: registry,
+		prepareSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: metricsNamespace, Name: "prepare_duration_seconds", Buckets: buckets,
+			Help: "Time to prepare one claim, waiting for a device's release included.",
+		}, []string{"outcome"}),
+		unprepareSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: metricsNamespace, Name: "unprepare_duration_seconds", Buckets: buckets,
+			Help: "Time to unprepare one claim.",
+		}, []string{"outcome"}),
+		publishedDevices: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: metricsNamespace, Name: "published_devices",
+			Help: "Devices in this node's ResourceSlices.",
+		}, []string{"kind"}),
+		discoveryErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: metricsNamespace, Name: "discovery_errors_total",
+			Help: "Looks at the hardware that failed, for one device or for a whole family (reason Family).",
+		}, []string{"family", "reason"}),
+		faultyDevices: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: metricsNamespace, Name: "faulty_devices",
+			Help: "Devices that are there but could not be used at the last look.",
+		}, []string{"family", "reason"}),
+		publishErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: metricsNamespace, Name: "publish_errors_total",
+			Help: "Errors while writing ResourceSlices.",
+		}),
+	}
+	info := version.Get()
+	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: metricsNamespace, Name: "build_info", Help: "Always 1; the labels tell which build runs.",
+		ConstLabels: prometheus.Labels{"version": info.GitVersion, "commit": info.GitCommit, "go": info.GoVersion},
+	}, func() float64 { return 1 })
+	for _, c := range []prometheus.Collector{
+		m.prepareSeconds, m.unprepareSeconds, m.publishedDevices,
+		m.discoveryErrors, m.faultyDevices, m.publishErrors, build,
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func observe(h *prometheus.HistogramVec, start time.Time, err error) {
+	outcome := outcomeSuccess
+	if err != nil {
+		outcome = outcomeError
+	}
+	h.WithLabelValues(outcome).Observe(time.Since(start).Seconds())
+}
+
+// discovered records what one look at the hardware found.
+func (m *Metrics) discovered(found []discovery) {
+	m.publishedDevices.Reset()
+	m.faultyDevices.Reset()
+	counts := map[device.Kind]int{}
+	for _, f := range found {
+		name := f.family.Name()
+		if f.err != nil {
+			m.discoveryErrors.WithLabelValues(name, "Family").Inc()
+		}
+		for _, fault := range f.inventory.Faults {
+			m.discoveryErrors.WithLabelValues(name, fault.Reason).Inc()
+			m.faultyDevices.WithLabelValues(name, fault.Reason).Inc()
+		}
+		for _, d := range f.inventory.Devices {
+			counts[d.Kind]++
+		}
+	}
+	for kind, n := range counts {
+		m.publishedDevices.WithLabelValues(string(kind)).Set(float64(n))
+	}
+}

@@ -1,0 +1,204 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+)
+
+// UnprepareResourceClaims gives the devices of claims back, all claims at the
+// same time. It needs no API server.
+func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletplugin.NamespacedObject) (map[types.UID]error, error) {
+	errs := make([]error, len(claims))
+	var wg sync.WaitGroup
+	for n, claim := range claims {
+		wg.Go(func() {
+			start := time.Now()
+			ref := device.Claim{Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID}
+			logger := klog.FromContext(ctx).WithValues("claim", klog.KRef(claim.Namespace, claim.Name), "claimUID", claim.UID)
+			released, err := d.unprepareClaim(klog.NewContext(ctx, logger), ref)
+			observe(d.options.Metrics.unprepareSeconds, start, err)
+			switch {
+			case err != nil:
+				errs[n] = fmt.Errorf("unprepare claim %s: %w", ref, err)
+				logger.Error(err, "Claim not unprepared", "duration", time.Since(start))
+			case len(released) == 0:
+				logger.Info("Claim was not prepared, nothing to undo")
+			default:
+				logger.Info("Claim unprepared", "devices", released, "duration", time.Since(start))
+			}
+		})
+	}
+	wg.Wait()
+	byUID := make(map[types.UID]error, len(claims))
+	for n, claim := range claims {
+		byUID[claim.UID] = errs[n]
+	}
+	return byUID, nil
+}
+
+func (d *Driver) unprepareClaim(ctx context.Context, ref device.Claim) ([]string, error) {
+	unlock, err := d.store.Lock(ctx, ref.UID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return d.unprepareLocked(ctx, ref)
+}
+
+// unprepareLocked gives back everything a claim has and returns the names of
+// its devices. The record goes last: a crash before that leaves enough to go
+// on from, and a device that was given back already is another claim's by
+// then, which is why only what the claim still holds is released.
+func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim) ([]string, error) {
+	record, err := d.loadOrSetAside(ctx, ref.UID)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := d.heldBy(ref.UID)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if err := d.release(ctx, ref, entry); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	if err := d.cdi.Remove(ref.UID); err != nil {
+		return nil, err
+	}
+	if err := d.store.Delete(ref.UID); err != nil {
+		return nil, err
+	}
+	if record != nil {
+		return deviceNames(record.Devices), nil
+	}
+	return deviceNames(entries), nil
+}
+
+// release undoes one device and gives back what it occupies.
+func (d *Driver) release(ctx context.Context, ref device.Claim, entry claimstore.Device) error {
+	family, grant, err := d.grantOf(ref, entry)
+	if err != nil {
+		return err
+	}
+	if err := family.Release(ctx, grant); err != nil {
+		return fmt.Errorf("release device %q: %w", entry.Device, err)
+	}
+	for _, thing := range entry.Occupies {
+		if err := d.store.Free(thing, ref.UID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldBy returns the devices of which the claim holds something, whether it
+// has a record or not. Devices of admin access are not among them: nothing was
+// done for those.
+func (d *Driver) heldBy(uid types.UID) ([]claimstore.Device, error) {
+	holdings, _, err := d.store.Holdings()
+	if err != nil {
+		return nil, err
+	}
+	var entries []claimstore.Device
+	for _, h := range holdings {
+		if h.Claim.UID != uid || slices.ContainsFunc(entries, func(e claimstore.Device) bool { return e.Device == h.Device.Device }) {
+			continue
+		}
+		entries = append(entries, h.Device)
+	}
+	return entries, nil
+}
+
+// undoLog remembers what a prepare did, for when it fails.
+type undoLog struct {
+	driver *Driver
+	claim  device.Claim
+	// ready: the claim was prepared before this call, so a container may use
+	// what it had.
+	ready    bool
+	taken    map[string]bool
+	prepared []claimstore.Device
+}
+
+// took notes that the claim has a thing, and whether it had it before. What a
+// crashed prepare left is undone like our own.
+func (u *undoLog) took(thing string, had bool) {
+	if had && u.ready {
+		return
+	}
+	if u.taken == nil {
+		u.taken = map[string]bool{}
+	}
+	u.taken[thing] = true
+}
+
+// run undoes what was done, last first, also when the call's time is up.
+func (u *undoLog) run(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	kept := map[string]bool{}
+	for _, entry := range slices.Backward(u.prepared) {
+		if !u.ours(entry) {
+			continue
+		}
+		if err := u.undo(ctx, entry); err != nil {
+			errs = append(errs, err)
+			for _, thing := range entry.Occupies {
+				kept[thing] = true // not ready for another claim
+			}
+		}
+	}
+	for thing := range u.taken {
+		if kept[thing] {
+			continue
+		}
+		if err := u.driver.store.Free(thing, u.claim.UID); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if !u.ready {
+		if err := u.driver.cdi.Remove(u.claim.UID); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("undo what was prepared: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+func (u *undoLog) undo(ctx context.Context, entry claimstore.Device) error {
+	family, grant, err := u.driver.grantOf(u.claim, entry)
+	if err != nil {
+		return err
+	}
+	if err := family.Release(ctx, grant); err != nil {
+		return fmt.Errorf("release device %q: %w", entry.Device, err)
+	}
+	return nil
+}
+
+func (u *undoLog) ours(entry claimstore.Device) bool {
+	for _, thing := range entry.Occupies {
+		if !u.taken[thing] {
+			return false
+		}
+	}
+	return true
+}
