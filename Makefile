@@ -1,0 +1,103 @@
+# Everything that a developer does here. "make" alone prints the list.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+
+# Image is the name of the built image; PUSH, if set, is where it is pushed to.
+IMAGE ?= localhost/eks-hybrid-dra:dev
+PUSH ?=
+# How long each fuzz test runs.
+FUZZTIME ?= 30s
+# Further arguments of "go test" for unit and end-to-end tests, such as
+# TESTARGS="-run TestOneGPU".
+TESTARGS ?=
+
+# The version is set by build/image, so git need not be asked for it again,
+# which fails in a clone that another user owns.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+step := build/step.sh
+lint := go tool -modfile=tools/go.mod golangci-lint
+image_tar := $(CURDIR)/bin/eks-hybrid-dra-image.tar
+workload_tar := $(CURDIR)/bin/workload-image.tar
+cluster_bin := $(CURDIR)/bin/cluster
+
+# What tests and demo on a cluster are told about what was built for them.
+on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTER_BIN=$(cluster_bin)
+
+##@ Use it
+
+.PHONY: help
+help: ## Print this list.
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: cluster image workload ## Bring up a cluster with a simulated DGX H200 and run a GPU job in it. DEMO_KEEP=1 leaves it up.
+	@$(on_cluster) go run ./test/demo
+
+.PHONY: image
+image: deps-build ## Build the container image into bin/, without Docker. PUSH=registry/name:tag pushes it.
+	@$(step) "image $(IMAGE)" go run ./build/image --tag $(IMAGE) --output $(image_tar) $(if $(PUSH),--push $(PUSH))
+
+##@ Test it
+
+.PHONY: test
+test: deps-build deps-cluster lint unit e2e ## Run all tests: lint, unit, end to end.
+
+.PHONY: lint
+lint: ## Check style, common mistakes and the floors of the design.
+	@$(step) "lint" $(lint) run ./...
+	@$(step) "lint test/cluster" $(SHELL) -c 'modfile=$$PWD/tools/go.mod && cd test/cluster && go tool -modfile=$$modfile golangci-lint run --config ../../.golangci.yml ./...'
+
+.PHONY: unit
+unit: deps-build ## Run the unit tests with the race detector.
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -v '/test/e2e')
+	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -timeout 15m $(TESTARGS) ./...
+
+.PHONY: e2e
+e2e: cluster image workload ## Run the end-to-end tests on a real one-node cluster.
+	@$(step) "end-to-end tests" env $(on_cluster) go test -count=1 -timeout 40m -v $(TESTARGS) ./test/e2e/...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz test for FUZZTIME.
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
+			$(step) "fuzz $$target" go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+		done; \
+	done
+
+##@ Parts
+
+.PHONY: cluster
+cluster: deps-build deps-cluster ## Build the parts of the test cluster; what is in the cache is reused.
+	@$(step) "test cluster: its command" go build -C test/cluster -o $(cluster_bin) .
+	@$(step) "test cluster: its parts" $(cluster_bin) build
+
+.PHONY: workload
+workload: ## Build the image that stands in for users' images in tests.
+	@$(step) "workload image" go run ./test/workload/build -o $(workload_tar)
+
+.PHONY: deps-build
+deps-build:
+	@build/deps.sh build
+
+.PHONY: deps-cluster
+deps-cluster:
+	@build/deps.sh cluster
+
+##@ Clean up
+
+.PHONY: fmt
+fmt: ## Format the source.
+	@$(lint) fmt ./...
+	@modfile=$$PWD/tools/go.mod && cd test/cluster && go tool -modfile=$$modfile golangci-lint fmt --config ../../.golangci.yml ./...
+
+.PHONY: clean
+clean: ## Remove what was built here. The cache that all clones share stays.
+	@rm -rf bin coverage.out
+	@echo "The parts of the test cluster stay in $${EKS_HYBRID_DRA_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/eks-hybrid-dra}."
