@@ -59,7 +59,7 @@ func (c Compiler) Compile(ctx context.Context, p Program) (string, error) {
 	var messages bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &messages, &messages
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("compiling %s from %s: %w%s\n%s", p.Name, p.Package, err, hint(p.Linkage), messages.Bytes())
+		return "", fmt.Errorf("compiling %s from %s: %w%s\n%s", p.Name, p.Package, err, hint(messages.String()), messages.Bytes())
 	}
 	return output, nil
 }
@@ -90,12 +90,13 @@ func cgo(l Linkage) string {
 	return "1"
 }
 
-func hint(l Linkage) string {
-	switch l {
-	case Static:
-		return " (needs a C compiler and the C library's libc.a: package libc6-dev of Debian, glibc-static of Fedora)"
-	case Dynamic:
-		return " (needs a C compiler: package gcc)"
+// hint returns the way out of the failures that are not the source's fault.
+func hint(messages string) string {
+	switch {
+	case strings.Contains(messages, "C compiler") && strings.Contains(messages, "not found"):
+		return ": install a C compiler, such as the package gcc"
+	case strings.Contains(messages, "cannot find -lc"):
+		return ": install the C library's libc.a (libc6-dev in Debian, glibc-static in Fedora)"
 	default:
 		return ""
 	}
