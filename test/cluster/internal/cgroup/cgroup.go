@@ -1,0 +1,172 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// needed are the controllers that kubelet does not start without.
+func needed() []string { return []string{"cpu", "cpuset", "memory", "pids"} }
+
+// Hierarchy is one mounted cgroup tree.
+type Hierarchy struct {
+	Dir         string
+	Controllers []string
+	V2          bool
+}
+
+// Hierarchies lists the machine's cgroup trees.
+func Hierarchies() ([]Hierarchy, error) {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read the mount table: %w", err)
+	}
+	all := parse(string(content))
+	for i, h := range all {
+		if h.V2 {
+			controllers, err := os.ReadFile(filepath.Join(h.Dir, "cgroup.controllers"))
+			if err != nil {
+				return nil, fmt.Errorf("read the controllers of cgroup v2: %w", err)
+			}
+			all[i].Controllers = strings.Fields(string(controllers))
+		}
+	}
+	return all, nil
+}
+
+// parse reads a mountinfo table (proc_pid_mountinfo(5)).
+func parse(mountinfo string) []Hierarchy {
+	var all []Hierarchy
+	seen := map[string]bool{}
+	for _, line := range strings.Split(mountinfo, "\n") {
+		head, tail, ok := strings.Cut(line, " - ")
+		fields, kind := strings.Fields(head), strings.Fields(tail)
+		if !ok || len(fields) < 5 || len(kind) < 3 || seen[fields[4]] {
+			continue
+		}
+		h := Hierarchy{Dir: fields[4]}
+		switch kind[0] {
+		case "cgroup":
+			h.Controllers = strings.Split(kind[2], ",")
+		case "cgroup2":
+			h.V2 = true
+		default:
+			continue
+		}
+		seen[h.Dir] = true
+		all = append(all, h)
+	}
+	return all
+}
+
+// Check names a controller that is missing.
+func Check() error {
+	all, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	have := map[string]bool{}
+	for _, h := range all {
+		for _, c := range h.Controllers {
+			have[c] = true
+		}
+	}
+	var missing []string
+	for _, c := range needed() {
+		if !have[c] {
+			missing = append(missing, c)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("the cgroup controllers %s are not there: mount cgroups at /sys/fs/cgroup, or start the container that this runs in with --cgroupns=host", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// Create makes the cgroup in every hierarchy.
+func Create(name string) error {
+	all, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range all {
+		dir := filepath.Join(h.Dir, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make a cgroup: %w", err)
+		}
+		if h.V2 {
+			if err := delegate(h, dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// delegate hands the controllers down to the children of the cgroup.
+func delegate(h Hierarchy, dir string) error {
+	if len(h.Controllers) == 0 {
+		return nil
+	}
+	request := []byte("+" + strings.Join(h.Controllers, " +"))
+	for _, d := range []string{h.Dir, dir} {
+		if err := os.WriteFile(filepath.Join(d, "cgroup.subtree_control"), request, 0o644); err != nil {
+			return fmt.Errorf("hand cgroup controllers down (a container must be started with --cgroupns=host): %w", err)
+		}
+	}
+	return nil
+}
+
+// Remove removes the cgroup and all below it from every hierarchy. Its
+// processes must be ended; the kernel takes a moment to notice that, and
+// Remove waits for it.
+func Remove(ctx context.Context, name string) error {
+	all, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range all {
+		dir := filepath.Join(h.Dir, name)
+		deadline := time.Now().Add(20 * time.Second)
+		for {
+			err := removeTree(dir)
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) || ctx.Err() != nil {
+				return errors.Join(fmt.Errorf("remove the cgroup %s: %w", dir, err), ctx.Err())
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// removeTree removes a cgroup and those below it, deepest first.
+func removeTree(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := os.Remove(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
