@@ -1,0 +1,13 @@
+// Package e2e holds the end-to-end tests: what users are promised, checked on a
+// real Kubernetes node with a simulated DGX H200.
+//
+// One cluster serves all tests, and each test works in a namespace of its own.
+// The node has eight GPUs: tests that need more than a few of them, or that
+// stop the driver, do not run beside others. Run them with `make e2e`, or for
+// one test
+//
+//	go test ./test/e2e -run TestName -v
+//
+// E2E_KEEP=1 leaves the cluster up, so that the next run starts at once.
+// E2E_KUBECONFIG names a cluster of your own with one DGX H200 in it.
+package e2e

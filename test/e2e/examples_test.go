@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
+)
+
+// exampleTests say for each file below examples/ what a user sees after
+// applying it.
+func exampleTests() map[string]func(s *space) {
+	return map[string]func(s *space){
+		"gpu-test-job.yaml": func(s *space) {
+			text := s.job("gpu-test", "cuda")
+			for _, want := range []string{"NVIDIA-SMI", "NVIDIA H200"} {
+				if !strings.Contains(text, want) {
+					s.t.Errorf("nvidia-smi did not print %q; it printed:\n%s", want, text)
+				}
+			}
+		},
+		"ml-training-job.yaml": func(s *space) {
+			text := s.job("ml-training-job", "training")
+			if got := harness.GPUs(text); len(got) != 1 {
+				s.t.Errorf("the job sees %d GPUs, want 1; it printed:\n%s", len(got), text)
+			}
+			if !strings.Contains(text, "NVIDIA_VISIBLE_DEVICES=void\n") {
+				s.t.Errorf("NVIDIA_VISIBLE_DEVICES is not void, so that the nvidia runtime would add other GPUs; the job printed:\n%s", text)
+			}
+		},
+		"one-gpu.yaml": func(s *space) {
+			s.wait("one-gpu", harness.Succeeded())
+			s.gpus("one-gpu", "cuda", 1)
+		},
+		"prefer-h200.yaml": func(s *space) {
+			s.wait("prefer-h200", harness.Succeeded())
+			s.gpus("prefer-h200", "cuda", 1)
+			if text := s.logs("prefer-h200", "cuda"); !strings.Contains(text, "NVIDIA H200") {
+				s.t.Errorf("the pod did not get an H200; it printed:\n%s", text)
+			}
+		},
+		"two-containers-one-gpu.yaml": func(s *space) {
+			s.wait("two-containers-one-gpu", harness.Succeeded())
+			first := s.gpus("two-containers-one-gpu", "first", 1)
+			second := s.gpus("two-containers-one-gpu", "second", 1)
+			if diff := cmp.Diff(first, second); diff != "" {
+				s.t.Errorf("the containers see different GPUs (-first +second):\n%s", diff)
+			}
+		},
+		"two-pods-one-gpu.yaml": func(s *space) {
+			s.wait("two-pods-one-gpu-a", harness.Running())
+			s.wait("two-pods-one-gpu-b", harness.Running())
+			a := s.gpus("two-pods-one-gpu-a", "list-gpus", 1)
+			b := s.gpus("two-pods-one-gpu-b", "list-gpus", 1)
+			if diff := cmp.Diff(a, b); diff != "" {
+				s.t.Errorf("the pods see different GPUs (-a +b):\n%s", diff)
+			}
+		},
+		"whole-machine.yaml": func(s *space) {
+			s.wait("whole-machine", harness.Succeeded())
+			wantDistinct(s.t, s.gpus("whole-machine", "cuda", gpusPerNode))
+		},
+	}
+}
+
+func TestEachExampleDoesWhatItSays(t *testing.T) {
+	tests := exampleTests()
+	files, err := filepath.Glob(filepath.Join(cluster.Root, "examples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != len(tests) {
+		t.Errorf("there are %d examples and %d tests of examples", len(files), len(tests))
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			check, ok := tests[name]
+			if !ok {
+				t.Fatalf("no test says what a user sees after applying examples/%s", name)
+			}
+			s := newSpace(t, nil)
+			if err := cluster.Apply(s.ctx, s.name, filepath.Join("examples", name)); err != nil {
+				t.Fatal(err)
+			}
+			check(s)
+		})
+	}
+}
+
+func TestEachExampleTellsWhatItShows(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(cluster.Root, "examples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply := "kubectl apply -f examples/" + filepath.Base(file)
+		if !strings.HasPrefix(string(content), "# ") || !strings.Contains(string(content), apply) {
+			t.Errorf("%s does not begin with a comment that has the line %q", filepath.Base(file), apply)
+		}
+	}
+}
+
+// job returns what the job's one pod printed, once the job is complete.
+func (s *space) job(name, container string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	pod, err := cluster.WaitJob(ctx, s.name, name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.logs(pod.Name, container)
+}
+
+// wantDistinct fails the test if a GPU is in the list twice.
+func wantDistinct(t *testing.T, uuids []string) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, uuid := range uuids {
+		if seen[uuid] {
+			t.Errorf("GPU %s is given twice: %v", uuid, uuids)
+		}
+		seen[uuid] = true
+	}
+}

@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
+)
+
+// simulated is the kustomization under test.
+const simulated = "deployments/manifests/simulated-dgx-h200"
+
+// gpusPerNode is what a DGX has.
+const gpusPerNode = 8
+
+// cluster is what all tests share. TestMain sets it before the first of them.
+var cluster *harness.Cluster
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("SKIP: end-to-end tests need a cluster, which -short leaves out")
+		return
+	}
+	if err := harness.Check(); err != nil {
+		fmt.Println("SKIP:", err)
+		return
+	}
+	os.Exit(run(m))
+}
+
+// run brings the cluster up, runs all tests, and takes it down again, also
+// after an interrupt.
+func run(m *testing.M) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	steps := harness.Steps{Out: os.Stderr}
+
+	started, err := harness.Start(ctx, "e2e", steps)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
+		return 1
+	}
+	cluster = started
+	ended := make(chan int, 1)
+	go func() { ended <- runTests(ctx, m) }()
+	code := 1
+	select {
+	case code = <-ended:
+	case <-ctx.Done():
+		fmt.Fprintln(os.Stderr, "interrupted")
+	}
+	if os.Getenv("E2E_KEEP") != "" {
+		fmt.Fprintf(os.Stderr, "The cluster stays up: export KUBECONFIG=%s\n", started.Kubeconfig)
+		return code
+	}
+	if err := started.Stop(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
+		return 1
+	}
+	return code
+}
+
+func runTests(ctx context.Context, m *testing.M) int {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	err := cluster.InstallDriver(ctx, simulated)
+	if err == nil {
+		_, err = cluster.WaitDevices(ctx, gpusPerNode)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
+		cluster.Report(ctx, os.Stderr)
+		return 1
+	}
+	return m.Run()
+}

@@ -1,0 +1,150 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Cluster is a running cluster of one node.
+type Cluster struct {
+	// Client and Rest act as the cluster's admin.
+	Client kubernetes.Interface
+	Rest   *rest.Config
+	// Kubeconfig is the path of the admin's kubeconfig.
+	Kubeconfig string
+	// Root is the folder of the repository.
+	Root string
+
+	steps   Steps
+	kubectl string
+	// tool is nil for a cluster that somebody else brought up.
+	tool *tool
+}
+
+// Check says in one line why no cluster can be started here, or returns nil.
+func Check() error {
+	if os.Getenv("E2E_KUBECONFIG") == "" && os.Geteuid() != 0 {
+		return errors.New("a cluster needs root: run this as root, or name an existing cluster by E2E_KUBECONFIG")
+	}
+	return nil
+}
+
+// Start brings up the named cluster, or goes on with it where it is up already,
+// and puts the images into it. With E2E_KUBECONFIG set it takes that cluster as
+// it is, and expects the images there.
+func Start(ctx context.Context, name string, steps Steps) (*Cluster, error) {
+	root, err := Repository()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Root: root, steps: steps, Kubeconfig: os.Getenv("E2E_KUBECONFIG")}
+	if c.Kubeconfig == "" {
+		if err := c.bringUp(ctx, name); err != nil {
+			return nil, errors.Join(err, c.Stop(ctx))
+		}
+	}
+	if err := c.connect(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop(ctx))
+	}
+	return c, nil
+}
+
+func (c *Cluster) bringUp(ctx context.Context, name string) error {
+	images, err := FindImages(ctx, c.steps)
+	if err != nil {
+		return err
+	}
+	t, err := findTool(ctx, name, c.steps)
+	if err != nil {
+		return err
+	}
+	c.tool = &t
+	if err := c.steps.Do("Starting the cluster "+name, func() error { return t.up(ctx) }); err != nil {
+		return err
+	}
+	return c.steps.Do("Loading the images", func() error {
+		for _, tar := range []string{images.Driver, images.Workload} {
+			if err := t.loadImage(ctx, tar); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (c *Cluster) connect(ctx context.Context) error {
+	if c.tool != nil {
+		path, err := c.tool.kubeconfig(ctx)
+		if err != nil {
+			return fmt.Errorf("asking for the kubeconfig: %w", err)
+		}
+		c.Kubeconfig = path
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	// Tests wait for many things at once; the client must not be what they
+	// wait for.
+	config.QPS, config.Burst = 200, 400
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	c.Rest, c.Client = config, client
+	return nil
+}
+
+// Stop takes the cluster away, if Start brought it up.
+func (c *Cluster) Stop(ctx context.Context) error {
+	if c.tool == nil {
+		return nil
+	}
+	return c.steps.Do("Taking the cluster down", func() error { return c.tool.down(ctx) })
+}
+
+// Kubectl runs kubectl as the cluster's admin and returns what it printed.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return command{
+		Dir: c.Root, Path: c.kubectl, Args: args, Env: []string{"KUBECONFIG=" + c.Kubeconfig},
+	}.run(ctx)
+}
+
+// ApplyKustomization applies a folder of the repository.
+func (c *Cluster) ApplyKustomization(ctx context.Context, folder string) error {
+	_, err := c.Kubectl(ctx, "apply", "-k", folder)
+	return err
+}
+
+// Apply applies a file of the repository in the namespace.
+func (c *Cluster) Apply(ctx context.Context, namespace, file string) error {
+	_, err := c.Kubectl(ctx, "apply", "-n", namespace, "-f", file)
+	return err
+}
+
+// OnNode runs a program on the node and returns what it printed. ErrNoNode says
+// that the node is out of reach.
+func (c *Cluster) OnNode(ctx context.Context, program ...string) (string, error) {
+	if c.tool == nil {
+		return "", ErrNoNode
+	}
+	return c.tool.node(ctx, program...)
+}
+
+// FilesOnNode returns the paths of the files below a folder of the node. There
+// are none where the folder does not exist.
+func (c *Cluster) FilesOnNode(ctx context.Context, folder string) ([]string, error) {
+	out, err := c.OnNode(ctx, "find", filepath.Dir(folder), "-path", folder+"/*", "-type", "f")
+	if err != nil {
+		return nil, fmt.Errorf("listing %s on the node: %w", folder, err)
+	}
+	return strings.Fields(out), nil
+}

@@ -1,0 +1,65 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopGrace is how long a command may take to end itself once its context is
+// done.
+const stopGrace = 20 * time.Second
+
+// command is a program to run to its end. Show, if not nil, gets what it prints
+// while it runs.
+type command struct {
+	Dir  string
+	Path string
+	Args []string
+	Env  []string
+	Show io.Writer
+}
+
+// run returns what the program printed to its standard output. The error ends
+// with what it printed to its standard error.
+func (c command) run(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Dir = c.Dir
+	if len(c.Env) > 0 {
+		cmd.Env = append(cmd.Environ(), c.Env...)
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopGrace
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if c.Show != nil {
+		cmd.Stderr = io.MultiWriter(&stderr, c.Show)
+	}
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w%s", c, err, tail(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// String is the command line, for people.
+func (c command) String() string {
+	return strings.Join(append([]string{c.Path}, c.Args...), " ")
+}
+
+// tail is the end of what a program said, on lines of its own.
+func tail(text string) string {
+	const most = 2000
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	if len(text) > most {
+		text = "..." + text[len(text)-most:]
+	}
+	return "\n" + text
+}

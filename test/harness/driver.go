@@ -1,0 +1,136 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Names of the driver as the plain manifests install it.
+const (
+	DriverName  = "eks-hybrid-dra"
+	DeviceClass = "gpu.eks-hybrid-dra"
+	Namespace   = "eks-hybrid-dra"
+	// Plugin is the name of the DaemonSet and of its service account.
+	Plugin = "eks-hybrid-dra-kubelet-plugin"
+	// PluginContainer is the container of the DaemonSet's pods.
+	PluginContainer = "kubelet-plugin"
+)
+
+// InstallDriver applies a kustomization that has the plain manifests in it, and
+// returns when the driver is ready on every node it belongs on. Where it was
+// installed before, its pods are replaced, since the image may be a new one of
+// the same name.
+func (c *Cluster) InstallDriver(ctx context.Context, kustomization string) error {
+	return c.steps.Do("Installing the driver from "+kustomization, func() error {
+		_, err := c.Client.AppsV1().DaemonSets(Namespace).Get(ctx, Plugin, metav1.GetOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("looking for an installed driver: %w", err)
+		}
+		installed := err == nil
+		if err := c.ApplyKustomization(ctx, kustomization); err != nil {
+			return err
+		}
+		if installed {
+			if _, err := c.Kubectl(ctx, "rollout", "restart", "-n", Namespace, "daemonset/"+Plugin); err != nil {
+				return err
+			}
+		}
+		return c.WaitDriver(ctx)
+	})
+}
+
+// WaitDriver returns when the driver is ready on every node it belongs on, and
+// on at least one.
+func (c *Cluster) WaitDriver(ctx context.Context) error {
+	sets := cache.NewFilteredListWatchFromClient(c.Client.AppsV1().RESTClient(), "daemonsets", Namespace, func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, Plugin).String()
+	})
+	var last appsv1.DaemonSetStatus
+	err := until(ctx, sets, &appsv1.DaemonSet{}, func(set *appsv1.DaemonSet, gone bool) (bool, error) {
+		if gone {
+			return false, errors.New("it was deleted")
+		}
+		last = set.Status
+		desired := last.DesiredNumberScheduled
+		return last.ObservedGeneration == set.Generation && desired > 0 &&
+			last.UpdatedNumberScheduled == desired && last.NumberAvailable == desired, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for DaemonSet %s/%s: %w; %d nodes want it, it is new on %d and available on %d",
+			Namespace, Plugin, err, last.DesiredNumberScheduled, last.UpdatedNumberScheduled, last.NumberAvailable)
+	}
+	return nil
+}
+
+// PluginPod returns the driver's one running pod.
+func (c *Cluster) PluginPod(ctx context.Context) (*corev1.Pod, error) {
+	pods, err := c.Client.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=kubelet-plugin"})
+	if err != nil {
+		return nil, fmt.Errorf("listing the driver's pods: %w", err)
+	}
+	for _, pod := range pods.Items {
+		if pod.DeletionTimestamp == nil && podCondition(&pod, corev1.PodReady) == corev1.ConditionTrue {
+			return &pod, nil
+		}
+	}
+	return nil, fmt.Errorf("none of the %d pods of the driver in namespace %s is ready", len(pods.Items), Namespace)
+}
+
+// Devices returns the driver's devices, in the order in which the scheduler
+// tries them.
+func (c *Cluster) Devices(ctx context.Context) ([]resourceapi.Device, error) {
+	slices, err := c.Slices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var devices []resourceapi.Device
+	for _, slice := range slices {
+		devices = append(devices, slice.Spec.Devices...)
+	}
+	return devices, nil
+}
+
+// Slices returns the driver's ResourceSlices, ordered by name.
+func (c *Cluster) Slices(ctx context.Context) ([]resourceapi.ResourceSlice, error) {
+	list, err := c.Client.ResourceV1().ResourceSlices().List(ctx, driverSlices())
+	if err != nil {
+		return nil, fmt.Errorf("listing the driver's ResourceSlices: %w", err)
+	}
+	return list.Items, nil
+}
+
+// WaitDevices returns the driver's devices as soon as there are as many as
+// asked for.
+func (c *Cluster) WaitDevices(ctx context.Context, count int) ([]resourceapi.Device, error) {
+	slices := cache.NewFilteredListWatchFromClient(c.Client.ResourceV1().RESTClient(), "resourceslices", metav1.NamespaceAll, func(o *metav1.ListOptions) {
+		o.FieldSelector = driverSlices().FieldSelector
+	})
+	published := map[string]int{}
+	err := until(ctx, slices, &resourceapi.ResourceSlice{}, func(slice *resourceapi.ResourceSlice, gone bool) (bool, error) {
+		if published[slice.Name] = len(slice.Spec.Devices); gone {
+			delete(published, slice.Name)
+		}
+		total := 0
+		for _, n := range published {
+			total += n
+		}
+		return total == count, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("waiting for %d devices of %s: %w; slices and their devices: %v", count, DriverName, err, published)
+	}
+	return c.Devices(ctx)
+}
+
+func driverSlices() metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(resourceapi.ResourceSliceSelectorDriver, DriverName).String()}
+}

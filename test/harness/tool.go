@@ -1,0 +1,72 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tool is the program of test/cluster, used on one cluster.
+type tool struct {
+	path string
+	name string
+	show io.Writer
+}
+
+// findTool returns the program that CLUSTER_BIN names, or builds bin/cluster.
+func findTool(ctx context.Context, name string, steps Steps) (tool, error) {
+	if path := os.Getenv("CLUSTER_BIN"); path != "" {
+		return tool{path: path, name: name, show: steps.Out}, nil
+	}
+	root, err := Repository()
+	if err != nil {
+		return tool{}, err
+	}
+	path := filepath.Join(root, "bin", "cluster")
+	// Go's own cache makes this quick when nothing changed.
+	_, err = command{Path: "go", Args: []string{"build", "-C", filepath.Join(root, "test", "cluster"), "-o", path, "."}}.run(ctx)
+	if err != nil {
+		return tool{}, fmt.Errorf("building the cluster program: %w", err)
+	}
+	return tool{path: path, name: name, show: steps.Out}, nil
+}
+
+// up starts the cluster, or goes on with it when it is up already.
+func (t tool) up(ctx context.Context) error {
+	_, err := t.command(t.show, "up", "--name", t.name).run(ctx)
+	return err
+}
+
+// down takes the cluster away whole. It is also called to clean up after an
+// interrupt, when ctx is done already.
+func (t tool) down(ctx context.Context) error {
+	_, err := t.command(t.show, "down", "--name", t.name).run(context.WithoutCancel(ctx))
+	return err
+}
+
+func (t tool) loadImage(ctx context.Context, tar string) error {
+	_, err := t.command(t.show, "load-image", "--name", t.name, tar).run(ctx)
+	return err
+}
+
+// kubeconfig returns the path of the admin's kubeconfig.
+func (t tool) kubeconfig(ctx context.Context) (string, error) {
+	out, err := t.command(nil, "kubeconfig", "--name", t.name).run(ctx)
+	return strings.TrimSpace(out), err
+}
+
+// node runs a program in the node's namespaces, as an admin logged in there.
+func (t tool) node(ctx context.Context, program ...string) (string, error) {
+	return t.command(nil, append([]string{"node", "--name", t.name, "--"}, program...)...).run(ctx)
+}
+
+func (t tool) command(show io.Writer, args ...string) command {
+	return command{Path: t.path, Args: args, Show: show}
+}
+
+// ErrNoNode says why a node cannot be looked at.
+var ErrNoNode = errors.New("the cluster that E2E_KUBECONFIG names gives no access to its node")
