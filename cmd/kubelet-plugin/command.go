@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/featuregate"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/component-base/version/verflag"
+	"k8s.io/klog/v2"
+)
+
+func newCommand() *cobra.Command {
+	o := defaultOptions()
+	logging := logsapi.NewLoggingConfiguration()
+	gates := featuregate.NewFeatureGate()
+	command := &cobra.Command{
+		Use:   "kubelet-plugin",
+		Short: "DRA driver for the GPUs of DGX machines that are EKS hybrid nodes",
+		Args:  cobra.NoArgs,
+		// Errors of a running plugin are no errors of usage.
+		SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			verflag.PrintAndExitIfRequested()
+			if err := logsapi.ValidateAndApply(logging, gates); err != nil {
+				return fmt.Errorf("set up logging: %w", err)
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			ctx := klog.NewContext(cmd.Context(), klog.Background().WithValues("node", o.nodeName, "driver", o.driverName))
+			return run(ctx, o)
+		},
+	}
+	var sections cliflag.NamedFlagSets
+	o.addFlags(sections.FlagSet("plugin"))
+	logsapi.AddFlags(logging, sections.FlagSet("logging"))
+	verflag.AddFlags(sections.FlagSet("other"))
+	for _, name := range sections.Order {
+		command.Flags().AddFlagSet(sections.FlagSets[name])
+	}
+	return command
+}

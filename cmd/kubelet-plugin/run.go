@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/podprocs"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/gpu"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hostbin"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
+)
+
+// cdiHook is the name of NVIDIA's hook program, which lies beside this one in
+// the image.
+const cdiHook = "nvidia-cdi-hook"
+
+func run(ctx context.Context, o *options) error {
+	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "simulate", o.simulate)
+	client, err := o.client()
+	if err != nil {
+		return err
+	}
+	bootID, err := os.ReadFile(o.bootIDPath())
+	if err != nil {
+		return fmt.Errorf("read the boot id: %w: see that --host-root is where the host's / is mounted", err)
+	}
+	family, err := o.gpuFamily(ctx)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	metrics, err := newMetrics(registry)
+	if err != nil {
+		return err
+	}
+	d, err := driver.New(ctx, driver.Options{
+		DriverName:   o.driverName,
+		NodeName:     o.nodeName,
+		PodUID:       types.UID(o.podUID),
+		DataDir:      o.dataDir(),
+		RegistrarDir: o.registrarDir(),
+		CDIDir:       o.cdiRoot,
+		BootID:       strings.TrimSpace(string(bootID)),
+		KubeClient:   client,
+		Processes:    podprocs.New(o.procfs()),
+		Families:     []driver.Family{family},
+		Metrics:      metrics,
+	})
+	if err != nil {
+		return err
+	}
+	return serve(ctx, o.httpAddress, registry, d)
+}
+
+// serve runs the driver and its HTTP endpoints; when one ends, so does the
+// other.
+func serve(ctx context.Context, address string, registry *prometheus.Registry, d *driver.Driver) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg      sync.WaitGroup
+		httpErr error
+	)
+	if address != "" {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("--http-address %q: %w", address, err)
+		}
+		wg.Go(func() {
+			defer cancel()
+			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, d.Healthy, d.Ready))
+		})
+	}
+	err := d.Run(ctx)
+	cancel()
+	wg.Wait()
+	return errors.Join(err, httpErr)
+}
+
+func newMetrics(registry *prometheus.Registry) (*driver.Metrics, error) {
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return driver.NewMetrics(registry)
+}
+
+// client does not limit itself: a node's own work is little, and the API
+// server protects itself better than a client can.
+func (o *options) client() (kubernetes.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
+	}
+	config.QPS = -1
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	client, err := kubernetes.NewForConfig(rest.AddUserAgent(config, o.driverName+"-kubelet-plugin"))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	return client, nil
+}
+
+// gpuFamily returns the GPUs of this machine, or of the simulated one.
+func (o *options) gpuFamily(ctx context.Context) (*gpu.Family, error) {
+	hook := filepath.Join(o.dataDir(), "bin", cdiHook)
+	if err := installBeside(hook); err != nil {
+		return nil, err
+	}
+	settings := gpu.Options{
+		SysfsRoot:   o.sysfsRoot,
+		HostRoot:    o.hostRoot,
+		DriverRoot:  o.driverRoot,
+		CDIHookPath: hook,
+	}
+	if o.simulate != "" {
+		if err := o.simulateGPUs(ctx, &settings); err != nil {
+			return nil, err
+		}
+	}
+	return gpu.New(settings), nil
+}
+
+func installBeside(target string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's folder: %w", err)
+	}
+	return hostbin.Install(filepath.Join(filepath.Dir(self), filepath.Base(target)), target)
+}
