@@ -86,6 +86,7 @@ func (m *Machine) driverFiles() (tree, error) {
 		return nil, err
 	}
 	t["usr/bin/nvidia-smi"] = entry{data: smi, mode: 0o755}
+	t.file("etc/OpenCL/vendors/nvidia.icd", "libnvidia-opencl.so.1")
 	for _, name := range []string{"gsp_ga10x.bin", "gsp_tu10x.bin"} {
 		t.file(path.Join("lib/firmware/nvidia", driverVersion, name), "firmware of a simulated GPU")
 	}

@@ -122,7 +122,7 @@ func checkWarnings(t *testing.T, lines []string) {
 	t.Helper()
 	absent := []string{
 		"nvidia-debugdump", "nvidia-persistenced", "nvidia-cuda-mps", "nvidia-imex", "nvidia-fabricmanager", "nvidia-mps",
-		"egl", "vulkan", "X11", "xorg", "nvoptix", "nvidia.icd", "nvidia-xconfig", "nvidia_drv.so", "glxserver", "libnvidia-nvvm70",
+		"egl", "vulkan", "X11", "xorg", "nvoptix", "nvidia-xconfig", "nvidia_drv.so", "glxserver", "libnvidia-nvvm70",
 		"libnvidia-vulkan-producer", "ucodes", "custom firmware class path", "ldcache",
 	}
 	for _, line := range lines {

@@ -117,10 +117,10 @@ func (o *object) header() elf.Header64 {
 // stack, which new C libraries refuse.
 func (o *object) programs() []elf.Prog64 {
 	rw := uint32(elf.PF_R | elf.PF_W)
-	dynSize := uint64(dynamics * dynSize)
+	size := uint64(dynamics * dynSize)
 	return []elf.Prog64{
 		{Type: uint32(elf.PT_LOAD), Flags: rw, Filesz: o.namesAt, Memsz: o.namesAt, Align: pageSize},
-		{Type: uint32(elf.PT_DYNAMIC), Flags: rw, Off: o.dynAt, Vaddr: o.dynAt, Paddr: o.dynAt, Filesz: dynSize, Memsz: dynSize, Align: 8},
+		{Type: uint32(elf.PT_DYNAMIC), Flags: rw, Off: o.dynAt, Vaddr: o.dynAt, Paddr: o.dynAt, Filesz: size, Memsz: size, Align: 8},
 		{Type: uint32(elf.PT_GNU_STACK), Flags: rw, Align: 16},
 	}
 }

@@ -81,13 +81,13 @@ func TestDeviceAttributes(t *testing.T) {
 			}
 			minor, _ := d.GetMinorNumber()
 			address, err := d.GetPCIBusID()
-			if minor != i || address != pairs[i].gpu || err != nil {
+			if minor != i || address != pairs()[i].gpu || err != nil {
 				t.Errorf("GPU %d: minor %d, address %s, %v", i, minor, address, err)
 			}
 			if pci.Bus == 0 || fmt.Sprintf("%02x", pci.Bus) != address[5:7] || text(pci.BusIdLegacy[:]) != strings.ToUpper(address) {
 				t.Errorf("GPU %d: PCI info %+v", i, pci)
 			}
-			if nodes, ret := d.GetMemoryAffinity(2, nvml.AFFINITY_SCOPE_NODE); ret != nvml.SUCCESS || nodes[0] != 1<<pairs[i].numa {
+			if nodes, ret := d.GetMemoryAffinity(2, nvml.AFFINITY_SCOPE_NODE); ret != nvml.SUCCESS || nodes[0] != 1<<pairs()[i].numa {
 				t.Errorf("GPU %d: memory affinity %v, %v", i, nodes, ret)
 			}
 			if on, err := d.IsMigEnabled(); on || err != nil {
@@ -143,11 +143,11 @@ func TestTopologyAgreesWithSysfs(t *testing.T) {
 	root := writtenSysfs(t, DGXH200)
 	lib := New(DGXH200, "node-a").NVML()
 	levels := map[string]nvml.GpuTopologyLevel{"NODE": nvml.TOPOLOGY_NODE, "SYS": nvml.TOPOLOGY_SYSTEM}
-	for i := range pairs {
-		for j := range pairs {
+	for i := range pairs() {
+		for j := range pairs() {
 			want := nvml.TOPOLOGY_INTERNAL
 			if i != j {
-				want = levels[relation(t, root, pairs[i].gpu, pairs[j].gpu)]
+				want = levels[relation(t, root, pairs()[i].gpu, pairs()[j].gpu)]
 			}
 			got, ret := handle(t, lib, i).GetTopologyCommonAncestor(handle(t, lib, j))
 			if got != want || ret != nvml.SUCCESS {
@@ -191,7 +191,9 @@ func TestEvents(t *testing.T) {
 		_, ret := lib.EventSetWait(set, 600_000)
 		done <- ret
 	}()
-	lib.EventSetFree(set)
+	if ret := lib.EventSetFree(set); ret != nvml.SUCCESS {
+		t.Errorf("free: %v", ret)
+	}
 	if ret := <-done; ret == nvml.SUCCESS {
 		t.Error("waiting on a freed set succeeds")
 	}
@@ -245,20 +247,37 @@ func TestConcurrentUse(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			for round := range 50 {
-				lib.Init()
-				if d, ret := lib.DeviceGetHandleByIndex(i); ret == nvml.SUCCESS {
-					d.GetMemoryInfo()
-					d.GetPciInfo()
-				}
-				if i == 0 && round%2 == 0 {
+			for range 50 {
+				if i == 0 {
 					m.FailGPU(1, nvml.ERROR_GPU_IS_LOST)
-				} else if i == 0 {
+				}
+				if ret := useOnce(lib, i); ret != nvml.SUCCESS && i != 1 {
+					t.Errorf("GPU %d: %v", i, ret)
+				}
+				if i == 0 {
 					m.FailGPU(1, nvml.SUCCESS)
 				}
-				lib.Shutdown()
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// useOnce looks at a GPU from Init to Shutdown and returns what went wrong.
+func useOnce(lib nvml.Interface, index int) nvml.Return {
+	ret := lib.Init()
+	if ret != nvml.SUCCESS {
+		return ret
+	}
+	d, ret := lib.DeviceGetHandleByIndex(index)
+	if ret != nvml.SUCCESS {
+		return ret
+	}
+	if _, ret = d.GetMemoryInfo(); ret != nvml.SUCCESS {
+		return ret
+	}
+	if _, ret = d.GetPciInfo(); ret != nvml.SUCCESS {
+		return ret
+	}
+	return lib.Shutdown()
 }

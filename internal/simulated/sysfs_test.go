@@ -13,20 +13,25 @@ import (
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
 )
 
-// pairs are the GPUs and the NICs beside them, from the network module table
-// of the DGX H100/H200 user guide and published listings.
-var pairs = []struct {
+// pair is a GPU and the NIC beside it.
+type pair struct {
 	gpu, nic, rdma, netdev, root string
 	numa                         int64
-}{
-	{"0000:1b:00.0", "0000:18:00.0", "mlx5_0", "ibp24s0", "pci0000:15", 0},
-	{"0000:43:00.0", "0000:40:00.0", "mlx5_3", "ibp64s0", "pci0000:3d", 0},
-	{"0000:52:00.0", "0000:4f:00.0", "mlx5_4", "ibp79s0", "pci0000:4c", 0},
-	{"0000:61:00.0", "0000:5e:00.0", "mlx5_5", "ibp94s0", "pci0000:5b", 0},
-	{"0000:9d:00.0", "0000:9a:00.0", "mlx5_6", "ibp154s0", "pci0000:97", 1},
-	{"0000:c3:00.0", "0000:c0:00.0", "mlx5_9", "ibp192s0", "pci0000:bd", 1},
-	{"0000:d1:00.0", "0000:ce:00.0", "mlx5_10", "ibp206s0", "pci0000:cb", 1},
-	{"0000:df:00.0", "0000:dc:00.0", "mlx5_11", "ibp220s0", "pci0000:d9", 1},
+}
+
+// pairs come from the network module table of the DGX H100/H200 user guide and
+// published listings.
+func pairs() []pair {
+	return []pair{
+		{"0000:1b:00.0", "0000:18:00.0", "mlx5_0", "ibp24s0", "pci0000:15", 0},
+		{"0000:43:00.0", "0000:40:00.0", "mlx5_3", "ibp64s0", "pci0000:3d", 0},
+		{"0000:52:00.0", "0000:4f:00.0", "mlx5_4", "ibp79s0", "pci0000:4c", 0},
+		{"0000:61:00.0", "0000:5e:00.0", "mlx5_5", "ibp94s0", "pci0000:5b", 0},
+		{"0000:9d:00.0", "0000:9a:00.0", "mlx5_6", "ibp154s0", "pci0000:97", 1},
+		{"0000:c3:00.0", "0000:c0:00.0", "mlx5_9", "ibp192s0", "pci0000:bd", 1},
+		{"0000:d1:00.0", "0000:ce:00.0", "mlx5_10", "ibp206s0", "pci0000:cb", 1},
+		{"0000:df:00.0", "0000:dc:00.0", "mlx5_11", "ibp220s0", "pci0000:d9", 1},
+	}
 }
 
 func writtenSysfs(t *testing.T, model Model) string {
@@ -105,8 +110,8 @@ func TestSysfsHasTheTopologyOfTheTable(t *testing.T) {
 	for _, model := range []Model{DGXH100, DGXH200} {
 		root := writtenSysfs(t, model)
 		storage := []string{"0000:29:00.0", "0000:29:00.1", "0000:aa:00.0", "0000:aa:00.1"}
-		for i, gpu := range pairs {
-			for j, other := range pairs {
+		for i, gpu := range pairs() {
+			for j, other := range pairs() {
 				want := "SYS"
 				if i == j {
 					want = "PXB"
@@ -129,7 +134,7 @@ func TestSysfsHasTheTopologyOfTheTable(t *testing.T) {
 func TestUpstreamAttributesReadSysfs(t *testing.T) {
 	root := writtenSysfs(t, DGXH200)
 	from := deviceattribute.WithFSFromRoot(root)
-	for _, p := range pairs {
+	for _, p := range pairs() {
 		for _, address := range []string{p.gpu, p.nic} {
 			pcieRoot, err := deviceattribute.GetPCIeRootAttributeByPCIBusID(address, from)
 			if err != nil {
@@ -157,7 +162,7 @@ func TestUpstreamAttributesReadSysfs(t *testing.T) {
 func TestSysfsDescribesGPUs(t *testing.T) {
 	for model, device := range map[Model]string{DGXH100: "0x2330", DGXH200: "0x2335"} {
 		root := writtenSysfs(t, model)
-		for _, p := range pairs {
+		for _, p := range pairs() {
 			dir := filepath.Join(root, "bus/pci/devices", p.gpu)
 			got := []string{
 				read(t, dir, "class"), read(t, dir, "vendor"), read(t, dir, "device"),
@@ -174,7 +179,7 @@ func TestSysfsDescribesGPUs(t *testing.T) {
 func TestSysfsDescribesNICsAndVFs(t *testing.T) {
 	root := writtenSysfs(t, DGXH200)
 	seen := map[string]string{}
-	for _, p := range pairs {
+	for _, p := range pairs() {
 		pf := filepath.Join(root, "bus/pci/devices", p.nic)
 		got := []string{
 			read(t, pf, "vendor"), read(t, pf, "device"), read(t, pf, "sriov_numvfs"),

@@ -30,17 +30,17 @@ func main() {
 	os.Exit(code)
 }
 
-// failure is a reason to end: what to say, in the words of the real tool, and
+// exitError is a reason to end: what to say, in the words of the real tool, and
 // the exit code.
-type failure struct {
+type exitError struct {
 	code int
 	text string
 }
 
-func (f *failure) Error() string { return f.text }
+func (e *exitError) Error() string { return e.text }
 
 func fail(code int, format string, args ...any) error {
-	return &failure{code: code, text: fmt.Sprintf(format, args...)}
+	return &exitError{code: code, text: fmt.Sprintf(format, args...)}
 }
 
 // run is the whole tool, in the container whose files are below root. It
@@ -51,9 +51,9 @@ func run(ctx context.Context, root, libraryPath string, args []string, out io.Wr
 		return exitOK
 	}
 	say(out, err.Error())
-	var f *failure
-	if errors.As(err, &f) {
-		return f.code
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
 	}
 	return exitUnknown
 }

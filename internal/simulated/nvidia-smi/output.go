@@ -110,6 +110,8 @@ const tableGPU = `| %3d  %-30s On  |   %-16s Off |                    0 |
 
 // The tail ends with a line of our own: nobody should take the table for that
 // of real GPUs.
+//
+//nolint:dupword // two columns have the heading ID
 const tableTail = `
 +-----------------------------------------------------------------------------------------+
 | Processes:                                                                              |
