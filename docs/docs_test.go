@@ -1,0 +1,123 @@
+// Package docs checks that the documents say what the programs do.
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
+)
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func TestEveryFlagIsDocumented(t *testing.T) {
+	help, err := exec.CommandContext(t.Context(), "go", "run", "../cmd/kubelet-plugin", "--help").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, help)
+	}
+	page := read(t, "configuration.md")
+	var flags []string
+	for _, m := range regexp.MustCompile(`(?m)^ +(?:-\w, )?--([a-z-]+)`).FindAllStringSubmatch(string(help), -1) {
+		flags = append(flags, m[1])
+	}
+	if len(flags) == 0 {
+		t.Fatalf("no flag found in the help:\n%s", help)
+	}
+	for _, flag := range flags {
+		// The page says that the help lists the flags of all Kubernetes
+		// components.
+		if strings.HasPrefix(flag, "log-") || flag == "help" || flag == "v" {
+			continue
+		}
+		if !strings.Contains(page, "`--"+flag+"`") {
+			t.Errorf("configuration.md lacks the flag --%s", flag)
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)`").FindAllStringSubmatch(page, -1) {
+		if !slices.Contains(flags, m[1]) {
+			t.Errorf("configuration.md has the flag --%s, the program does not", m[1])
+		}
+	}
+}
+
+// names is a registerer that notes what metrics are called.
+type names struct {
+	prometheus.Registerer
+	all []string
+}
+
+func (n *names) Register(c prometheus.Collector) error {
+	descs := make(chan *prometheus.Desc, 100)
+	c.Describe(descs)
+	close(descs)
+	for desc := range descs {
+		name, _, _ := strings.Cut(strings.TrimPrefix(desc.String(), `Desc{fqName: "`), `"`)
+		n.all = append(n.all, name)
+	}
+	return nil
+}
+
+func TestEveryMetricIsDocumented(t *testing.T) {
+	registry := &names{}
+	if _, err := driver.NewMetrics(registry); err != nil {
+		t.Fatal(err)
+	}
+	page := read(t, "configuration.md")
+	if len(registry.all) == 0 {
+		t.Fatal("the driver registers no metric")
+	}
+	for _, name := range registry.all {
+		if !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("configuration.md lacks the metric %s", name)
+		}
+	}
+}
+
+func TestEveryExampleIsListed(t *testing.T) {
+	examples, err := filepath.Glob("../examples/*.yaml")
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("no examples found: %v", err)
+	}
+	page := read(t, "../README.md")
+	for _, file := range examples {
+		if link := "(examples/" + filepath.Base(file) + ")"; !strings.Contains(page, link) {
+			t.Errorf("README.md lacks a link %s", link)
+		}
+	}
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	var pages []string
+	for _, pattern := range []string{"*.md", "../*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
+	}
+	link := regexp.MustCompile(`\]\(([^)#]+)(?:#[^)]*)?\)`)
+	for _, page := range pages {
+		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", page, m[1], err)
+			}
+		}
+	}
+}
