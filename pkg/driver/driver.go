@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
@@ -103,11 +104,17 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		store:     store,
 		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
 	}
+	if err := faultpoint.At(faultpoint.StartStoreOpened); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	if err := options.Metrics.registry.Register(newPreparedCollector(store)); err != nil {
 		return nil, errors.Join(fmt.Errorf("register the metric of prepared devices: %w", err), store.Close())
 	}
 	if err := d.recoverState(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("recover the state in %s: %w", options.DataDir, err), store.Close())
+	}
+	if err := faultpoint.At(faultpoint.StartRecovered); err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
 	return d, nil
 }
@@ -124,6 +131,9 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		return err
 	}
 	d.inventory.refresh(ctx)
+	if err := faultpoint.At(faultpoint.StartDiscovered); err != nil {
+		return err
+	}
 	helper, err := kubeletplugin.Start(ctx, d,
 		kubeletplugin.DriverName(d.options.DriverName),
 		kubeletplugin.NodeName(d.options.NodeName),
@@ -142,6 +152,9 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	}
 	d.status.started(helper)
 	defer helper.Stop()
+	if err := faultpoint.At(faultpoint.StartServing); err != nil {
+		return err
+	}
 
 	changed := make(chan struct{}, 1)
 	changed <- struct{}{}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
@@ -62,6 +63,9 @@ func (d *Driver) prepareClaim(ctx context.Context, claim *resourceapi.ResourceCl
 	ref := claimRef(claim)
 	logger := klog.FromContext(ctx).WithValues("claim", klog.KObj(claim), "claimUID", claim.UID, "pods", consumers(claim))
 	record, err := d.prepareWhenFree(klog.NewContext(ctx, logger), ref, claim)
+	if err == nil {
+		err = faultpoint.At(faultpoint.PrepareAnswer)
+	}
 	observe(d.options.Metrics.prepareSeconds, start, err)
 	if err != nil {
 		err = fmt.Errorf("prepare claim %s: %w", ref, err)
@@ -77,6 +81,9 @@ func (d *Driver) prepareClaim(ctx context.Context, claim *resourceapi.ResourceCl
 // and the scheduler may give the device away before that. Failing instead
 // would send the pod into kubelet's backoff for far longer than the wait.
 func (d *Driver) prepareWhenFree(ctx context.Context, ref device.Claim, claim *resourceapi.ResourceClaim) (*claimstore.Record, error) {
+	if err := faultpoint.At(faultpoint.PrepareReceived); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, d.options.ReleaseWait, errors.New("gave up waiting"))
 	defer cancel()
 	logged, looked := false, time.Time{}
@@ -114,6 +121,9 @@ func (d *Driver) prepareLocked(ctx context.Context, ref device.Claim, claim *res
 		return nil, err
 	}
 	defer unlock()
+	if err := faultpoint.At(faultpoint.PrepareLocked); err != nil {
+		return nil, err
+	}
 
 	results := d.ownResults(claim)
 	if len(results) == 0 {
@@ -163,6 +173,9 @@ func (d *Driver) prepareSteps(ctx context.Context, ref device.Claim, claim *reso
 	if err != nil {
 		return nil, err
 	}
+	if err := faultpoint.At(faultpoint.PreparePlanned); err != nil {
+		return nil, err
+	}
 	undo := &undoLog{driver: d, claim: ref, ready: before != nil}
 	defer func() {
 		if err != nil {
@@ -182,6 +195,9 @@ func (d *Driver) prepareSteps(ctx context.Context, ref device.Claim, claim *reso
 		if err := d.cdi.Write(ref, family, byDevice); err != nil {
 			return nil, err
 		}
+		if err := faultpoint.At(faultpoint.PrepareCDI); err != nil {
+			return nil, err
+		}
 	}
 	record := &claimstore.Record{}
 	if before != nil {
@@ -192,6 +208,9 @@ func (d *Driver) prepareSteps(ctx context.Context, ref device.Claim, claim *reso
 		record.Devices = append(record.Devices, s.entry)
 	}
 	if err := d.store.Save(record); err != nil {
+		return nil, err
+	}
+	if err := faultpoint.At(faultpoint.PrepareSaved); err != nil {
 		return nil, err
 	}
 	return record, nil
@@ -234,7 +253,7 @@ func (d *Driver) take(ctx context.Context, thing string, s *step, undo *undoLog)
 		return &busyError{thing: thing, device: s.grant.Device, holder: holder.Claim}
 	}
 	undo.took(thing, had)
-	return nil
+	return faultpoint.At(faultpoint.PrepareTaken)
 }
 
 func (d *Driver) prepareStep(ctx context.Context, s *step, edits map[string]map[string]device.Edits, undo *undoLog) error {
@@ -242,6 +261,9 @@ func (d *Driver) prepareStep(ctx context.Context, s *step, edits map[string]map[
 		undo.prepared = append(undo.prepared, s.entry)
 	}
 	e, err := s.family.Prepare(ctx, s.grant)
+	if err == nil {
+		err = faultpoint.At(faultpoint.PrepareFamily)
+	}
 	if err != nil {
 		return fmt.Errorf("device %q (request %q): %w", s.grant.Device, s.grant.Request, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
@@ -48,12 +49,18 @@ func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 }
 
 func (d *Driver) unprepareClaim(ctx context.Context, ref device.Claim) ([]string, error) {
-	unlock, err := d.store.Lock(ctx, ref.UID)
-	if err != nil {
+	if err := faultpoint.At(faultpoint.UnprepareReceived); err != nil {
 		return nil, err
 	}
-	defer unlock()
-	return d.unprepareLocked(ctx, ref)
+	var released []string
+	err := d.withLock(ctx, ref.UID, func() (err error) {
+		released, err = d.unprepareLocked(ctx, ref)
+		return err
+	})
+	if err == nil {
+		err = faultpoint.At(faultpoint.UnprepareAnswer)
+	}
+	return released, err
 }
 
 // unprepareLocked gives back everything a claim has and returns the names of
@@ -61,6 +68,9 @@ func (d *Driver) unprepareClaim(ctx context.Context, ref device.Claim) ([]string
 // on from, and a device that was given back already is another claim's by
 // then, which is why only what the claim still holds is released.
 func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim) ([]string, error) {
+	if err := faultpoint.At(faultpoint.UnprepareLocked); err != nil {
+		return nil, err
+	}
 	record, err := d.loadOrSetAside(ctx, ref.UID)
 	if err != nil {
 		return nil, err
@@ -81,7 +91,13 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim) ([]strin
 	if err := d.cdi.Remove(ref.UID); err != nil {
 		return nil, err
 	}
+	if err := faultpoint.At(faultpoint.UnprepareCDI); err != nil {
+		return nil, err
+	}
 	if err := d.store.Delete(ref.UID); err != nil {
+		return nil, err
+	}
+	if err := faultpoint.At(faultpoint.UnprepareDeleted); err != nil {
 		return nil, err
 	}
 	if record != nil {
@@ -99,8 +115,14 @@ func (d *Driver) release(ctx context.Context, ref device.Claim, entry claimstore
 	if err := family.Release(ctx, grant); err != nil {
 		return fmt.Errorf("release device %q: %w", entry.Device, err)
 	}
+	if err := faultpoint.At(faultpoint.UnprepareFamily); err != nil {
+		return err
+	}
 	for _, thing := range entry.Occupies {
 		if err := d.store.Free(thing, ref.UID); err != nil {
+			return err
+		}
+		if err := faultpoint.At(faultpoint.UnprepareFreed); err != nil {
 			return err
 		}
 	}
@@ -173,12 +195,11 @@ func (u *undoLog) run(ctx context.Context) error {
 		}
 	}
 	if !u.ready {
-		if err := u.driver.cdi.Remove(u.claim.UID); err != nil {
-			errs = append(errs, err)
-		}
+		// A save that failed late may have left a record.
+		errs = append(errs, u.driver.store.Delete(u.claim.UID), u.driver.cdi.Remove(u.claim.UID))
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("undo what was prepared: %w", errors.Join(errs...))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("undo what was prepared: %w", err)
 	}
 	return nil
 }

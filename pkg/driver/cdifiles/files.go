@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
@@ -159,6 +160,9 @@ func localName(uid types.UID, deviceName string) string {
 func replace(path string, data []byte) error {
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempSuffix)
 	err := os.WriteFile(temp, data, 0o644) //nolint:gosec // runtimes read CDI specs as any user
+	if err == nil {
+		err = faultpoint.At(faultpoint.SpecWritten)
+	}
 	if err == nil {
 		err = os.Rename(temp, path)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 )
 
 // Take makes the holding's claim the holder of a physical thing, and returns
@@ -28,6 +30,9 @@ func (s *Store) Take(thing string, h Holding) (*Holding, error) {
 	temp := filepath.Join(filepath.Dir(path), tempPrefix+thing+"@"+string(h.Claim.UID)+fileSuffix)
 	if err := os.WriteFile(temp, data, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("take %s: %w", thing, err), removeIfThere(temp))
+	}
+	if err := faultpoint.At(faultpoint.HoldingWritten); err != nil {
+		return nil, errors.Join(err, removeIfThere(temp))
 	}
 	// A link, unlike a rename, never replaces: of all who try, one has it.
 	err = os.Link(temp, path)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 )
 
 const (
@@ -201,6 +203,9 @@ func writeDurably(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
 	temp := filepath.Join(dir, tempPrefix+filepath.Base(path))
 	if err := writeSynced(temp, data); err != nil {
+		return errors.Join(err, removeIfThere(temp))
+	}
+	if err := faultpoint.At(faultpoint.FileWritten); err != nil {
 		return errors.Join(err, removeIfThere(temp))
 	}
 	if err := os.Rename(temp, path); err != nil {
