@@ -34,6 +34,12 @@ func controlPlaneCommands(c *Config, s State) []supervisor.Command {
 			"--service-cluster-ip-range="+ServiceNetwork().String(),
 			"--tls-cert-file="+pki(APIServer+".crt"), "--tls-private-key-file="+pki(APIServer+".key"),
 			"--client-ca-file="+pki("ca.crt"),
+			// For aggregated APIs, and for the components that ask this server who
+			// their own clients are.
+			"--requestheader-client-ca-file="+pki("ca.crt"), "--requestheader-allowed-names="+frontProxy,
+			"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+			"--proxy-client-cert-file="+pki(frontProxy+".crt"), "--proxy-client-key-file="+pki(frontProxy+".key"),
 			"--kubelet-certificate-authority="+pki("ca.crt"),
 			"--kubelet-client-certificate="+pki("apiserver-kubelet-client.crt"),
 			"--kubelet-client-key="+pki("apiserver-kubelet-client.key"),

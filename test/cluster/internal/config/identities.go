@@ -8,6 +8,9 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/cluster/internal/pki"
 )
 
+// frontProxy is the identity of the API server towards aggregated APIs.
+const frontProxy = "front-proxy-client"
+
 // WriteIdentities makes the cluster's certificates, keys and kubeconfigs.
 func WriteIdentities(c *Config, s State) error {
 	a := c.Addresses()
@@ -47,6 +50,7 @@ func identities(c *Config) []pki.Identity {
 			IPs: []net.IP{net.IPv4(127, 0, 0, 1), a.API.AsSlice(), a.ControlPlane.AsSlice(),
 				KubernetesService().AsSlice()}},
 		{File: "apiserver-kubelet-client", Name: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}},
+		{File: frontProxy, Name: frontProxy},
 		{File: ControllerManager, Name: "system:kube-controller-manager"},
 		{File: Scheduler, Name: "system:kube-scheduler"},
 		{File: Kubelet, Name: "system:node:" + c.NodeName, Groups: []string{"system:nodes"}},

@@ -112,17 +112,20 @@ func kubeletConfig(c *Config, s State) ([]byte, error) {
 			"webhook":   object{"enabled": true},
 			"x509":      object{"clientCAFile": s.Path("pki", "ca.crt")},
 		},
-		"authorization":             object{"mode": "Webhook"},
-		"tlsCertFile":               s.Path("pki", "kubelet-server.crt"),
-		"tlsPrivateKeyFile":         s.Path("pki", "kubelet-server.key"),
-		"containerRuntimeEndpoint":  "unix://" + containerdSocket,
-		"cgroupDriver":              "cgroupfs",
-		"cgroupRoot":                "/" + s.CgroupName(),
-		"failCgroupV1":              false,
-		"failSwapOn":                false,
-		"featureGates":              gates,
-		"resolvConf":                s.Path("etc", "resolv.conf"),
-		"volumePluginDir":           "/var/lib/kubelet/volumeplugins",
+		"authorization":            object{"mode": "Webhook"},
+		"tlsCertFile":              s.Path("pki", "kubelet-server.crt"),
+		"tlsPrivateKeyFile":        s.Path("pki", "kubelet-server.key"),
+		"containerRuntimeEndpoint": "unix://" + containerdSocket,
+		"cgroupDriver":             "cgroupfs",
+		"cgroupRoot":               "/" + s.CgroupName(),
+		"failCgroupV1":             false,
+		"failSwapOn":               false,
+		"featureGates":             gates,
+		"resolvConf":               s.Path("etc", "resolv.conf"),
+		"volumePluginDir":          "/var/lib/kubelet/volumeplugins",
+		// There is no DNS: with this address a look-up fails at once, and kubelet
+		// does not warn about each pod.
+		"clusterDNS":                []string{"127.0.0.1"},
 		"makeIPTablesUtilChains":    false,
 		"oomScoreAdj":               0,
 		"serializeImagePulls":       false,
@@ -228,7 +231,6 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
     config_path = "/etc/containerd/certs.d"
 
 [plugins."io.containerd.cri.v1.runtime"]
-  enable_cdi = true
   cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]
   restrict_oom_score_adj = RESTRICT
   [plugins."io.containerd.cri.v1.runtime".cni]
