@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -109,15 +110,15 @@ func Create(name string) error {
 	return nil
 }
 
-// delegate hands the controllers down to the children of the cgroup.
+// delegate hands the controllers down to the children of the cgroup. Those that
+// kubelet can do without may stay behind.
 func delegate(h Hierarchy, dir string) error {
-	if len(h.Controllers) == 0 {
-		return nil
-	}
-	request := []byte("+" + strings.Join(h.Controllers, " +"))
 	for _, d := range []string{h.Dir, dir} {
-		if err := os.WriteFile(filepath.Join(d, "cgroup.subtree_control"), request, 0o644); err != nil {
-			return fmt.Errorf("hand cgroup controllers down (a container must be started with --cgroupns=host): %w", err)
+		for _, controller := range h.Controllers {
+			err := os.WriteFile(filepath.Join(d, "cgroup.subtree_control"), []byte("+"+controller), 0o644)
+			if err != nil && slices.Contains(needed(), controller) {
+				return fmt.Errorf("hand the cgroup controller %s down (a container must be started with --cgroupns=host): %w", controller, err)
+			}
 		}
 	}
 	return nil

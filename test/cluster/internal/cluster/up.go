@@ -244,7 +244,8 @@ func (c *Cluster) awaitSupervisor(ctx context.Context, role config.Role) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the %s does not come up, see %s: %w", role, filepath.Join(c.State.Logs(), "init-"+string(role)+".log"), err)
+		log, readErr := os.ReadFile(filepath.Join(c.State.Logs(), "init-"+string(role)+".log"))
+		return fmt.Errorf("the %s does not come up: %w; its log says: %s", role, errors.Join(err, readErr), log)
 	}
 	return nil
 }

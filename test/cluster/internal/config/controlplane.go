@@ -56,6 +56,9 @@ func controlPlaneCommands(c *Config, s State) []supervisor.Command {
 			"--authentication-kubeconfig="+kubeconfig(ControllerManager),
 			"--authorization-kubeconfig="+kubeconfig(ControllerManager),
 			"--client-ca-file="+pki("ca.crt"), "--bind-address=0.0.0.0", "--leader-elect=false",
+			// Its start makes more requests than the default limit allows, which
+			// costs five seconds.
+			"--kube-api-qps=200", "--kube-api-burst=400",
 			"--use-service-account-credentials=true",
 			"--service-account-private-key-file="+pki("sa.key"), "--root-ca-file="+pki("ca.crt"),
 			"--cluster-signing-cert-file="+pki("ca.crt"), "--cluster-signing-key-file="+pki("ca.key")),

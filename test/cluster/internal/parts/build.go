@@ -39,44 +39,50 @@ func (b *Builder) Build(ctx context.Context, kubernetesVersion string) (*Set, er
 		return nil, err
 	}
 	set := &Set{Programs: map[string]string{}}
+	var cached []string
 	for _, part := range all {
-		dir, err := b.ensure(ctx, part)
+		dir, built, err := b.ensure(ctx, part)
 		if err != nil {
 			return nil, fmt.Errorf("build %s %s: %w", part.Name, part.Version, err)
+		}
+		if !built {
+			cached = append(cached, part.Name+" "+part.Version)
 		}
 		for _, program := range append(append([]string{}, part.Programs...), part.Links...) {
 			set.Programs[program] = filepath.Join(dir, program)
 		}
 	}
+	if len(cached) > 0 {
+		fmt.Fprintf(b.Out, "From the cache: %s\n", strings.Join(cached, ", "))
+	}
 	return set, nil
 }
 
-// ensure returns the folder with the part's programs, building them unless they
-// are there.
-func (b *Builder) ensure(ctx context.Context, part Part) (string, error) {
+// ensure returns the folder with the part's programs. It builds them unless
+// they are there, and says whether it did.
+func (b *Builder) ensure(ctx context.Context, part Part) (dir string, built bool, err error) {
 	module, err := b.module(ctx, part)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	key, err := contentKey(ctx, part, module.dir)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	target := filepath.Join(b.Cache, "parts", part.Name+"-"+part.Version+"-"+key)
 	if complete(target, part) {
-		fmt.Fprintf(b.Out, "%-22s in the cache\n", part.Name+" "+part.Version)
-		return target, nil
+		return target, false, nil
 	}
 	unlock, err := lockFile(target + ".lock")
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	defer unlock()
+	// Another builder may have built it while this one waited.
 	if complete(target, part) {
-		fmt.Fprintf(b.Out, "%-22s in the cache\n", part.Name+" "+part.Version)
-		return target, nil
+		return target, false, nil
 	}
-	return target, b.build(ctx, part, module, target)
+	return target, true, b.build(ctx, part, module, target)
 }
 
 // build runs go build into a folder beside the target and renames it, so that a
@@ -152,7 +158,7 @@ func checkC(ctx context.Context) error {
 		}
 	}
 	if err := exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run(); err != nil {
-		return errors.New("the headers of libseccomp are not installed: apt-get install libseccomp-dev")
+		return errors.New("libseccomp and its headers are not installed: apt-get install libseccomp-dev (Fedora: dnf install libseccomp-devel libseccomp-static glibc-static)")
 	}
 	return nil
 }
