@@ -5,7 +5,6 @@ import (
 
 	"github.com/spf13/cobra"
 	cliflag "k8s.io/component-base/cli/flag"
-	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/component-base/version/verflag"
 	"k8s.io/klog/v2"
@@ -14,7 +13,6 @@ import (
 func newCommand() *cobra.Command {
 	o := defaultOptions()
 	logging := logsapi.NewLoggingConfiguration()
-	gates := featuregate.NewFeatureGate()
 	command := &cobra.Command{
 		Use:   "kubelet-plugin",
 		Short: "DRA driver for the GPUs of DGX machines that are EKS hybrid nodes",
@@ -23,7 +21,8 @@ func newCommand() *cobra.Command {
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			verflag.PrintAndExitIfRequested()
-			if err := logsapi.ValidateAndApply(logging, gates); err != nil {
+			// No feature gates: contextual logging is on by default.
+			if err := logsapi.ValidateAndApply(logging, nil); err != nil {
 				return fmt.Errorf("set up logging: %w", err)
 			}
 			if err := o.validate(); err != nil {
