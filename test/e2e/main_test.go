@@ -20,7 +20,7 @@ const simulated = "deployments/manifests/simulated-dgx-h200"
 const gpusPerNode = 8
 
 // cluster is what all tests share. TestMain sets it before the first of them.
-var cluster *harness.Cluster
+var cluster *harness.Cluster //nolint:gochecknoglobals // the only way from TestMain to the tests
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -68,7 +68,7 @@ func run(m *testing.M) int {
 }
 
 func runTests(ctx context.Context, m *testing.M) int {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	err := cluster.InstallDriver(ctx, simulated)
 	if err == nil {

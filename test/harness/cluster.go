@@ -23,8 +23,7 @@ type Cluster struct {
 	// Root is the folder of the repository.
 	Root string
 
-	steps   Steps
-	kubectl string
+	steps Steps
 	// tool is nil for a cluster that somebody else brought up.
 	tool *tool
 }
@@ -111,11 +110,15 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	return c.steps.Do("Taking the cluster down", func() error { return c.tool.down(ctx) })
 }
 
-// Kubectl runs kubectl as the cluster's admin and returns what it printed.
+// Kubectl runs kubectl in the repository's root as the cluster's admin, and
+// returns what it printed.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
-	return command{
-		Dir: c.Root, Path: c.kubectl, Args: args, Env: []string{"KUBECONFIG=" + c.Kubeconfig},
-	}.run(ctx)
+	run := command{Path: "kubectl", Args: args, Env: []string{"KUBECONFIG=" + c.Kubeconfig}}
+	if c.tool != nil {
+		run = c.tool.kubectl(args...)
+	}
+	run.Dir = c.Root
+	return run.run(ctx)
 }
 
 // ApplyKustomization applies a folder of the repository.

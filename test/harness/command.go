@@ -38,7 +38,7 @@ func (c command) run(ctx context.Context) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if c.Show != nil {
-		cmd.Stderr = io.MultiWriter(&stderr, c.Show)
+		cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, c.Show), io.MultiWriter(&stderr, c.Show)
 	}
 	if err := cmd.Run(); err != nil {
 		return stdout.String(), fmt.Errorf("%s: %w%s", c, err, tail(stderr.String()))

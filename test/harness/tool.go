@@ -64,6 +64,11 @@ func (t tool) node(ctx context.Context, program ...string) (string, error) {
 	return t.command(nil, append([]string{"node", "--name", t.name, "--"}, program...)...).run(ctx)
 }
 
+// kubectl runs the cluster's own kubectl as its admin.
+func (t tool) kubectl(args ...string) command {
+	return t.command(nil, append([]string{"kubectl", "--name", t.name, "--"}, args...)...)
+}
+
 func (t tool) command(show io.Writer, args ...string) command {
 	return command{Path: t.path, Args: args, Show: show}
 }
