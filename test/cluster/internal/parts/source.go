@@ -28,7 +28,11 @@ func DefaultCache() string {
 // folder above them.
 func FindSource(starts ...string) (string, error) {
 	for _, start := range starts {
-		for dir := start; ; dir = filepath.Dir(dir) {
+		abs, err := filepath.Abs(start)
+		if err != nil {
+			return "", fmt.Errorf("find the folder %q: %w", start, err)
+		}
+		for dir := abs; ; dir = filepath.Dir(dir) {
 			for _, candidate := range []string{dir, filepath.Join(dir, "test", "cluster")} {
 				_, goMod := os.Stat(filepath.Join(candidate, "parts", "kubernetes", "go.mod"))
 				_, pause := os.Stat(filepath.Join(candidate, "pause", "main.go"))
