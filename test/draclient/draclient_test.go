@@ -101,7 +101,7 @@ func TestPrepareAndUnprepare(t *testing.T) {
 	good, bad := newClaim(t, client, "good"), newClaim(t, client, "bad")
 	good.UID, bad.UID = "1", "2" // the fake API server gives none
 	for _, claim := range []Claim{good, bad} {
-		stored, err := client.ResourceV1().ResourceClaims("ns").Get(t.Context(), claim.Name, getOptions)
+		stored, err := client.ResourceV1().ResourceClaims("ns").Get(t.Context(), claim.Name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,9 +177,7 @@ func TestDeleteFreesAClaim(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := client.ResourceV1().ResourceClaims("ns").Get(t.Context(), "good", getOptions); err == nil {
+	if _, err := client.ResourceV1().ResourceClaims("ns").Get(t.Context(), "good", metav1.GetOptions{}); err == nil {
 		t.Error("the claim is still there")
 	}
 }
-
-var getOptions = metav1.GetOptions{}
