@@ -71,6 +71,10 @@ fuzz: ## Run each fuzz test for FUZZTIME.
 		done; \
 	done
 
+.PHONY: test-gpu
+test-gpu: ## Run the tests that need a real GPU; they say so where there is none.
+	@$(step) "tests on a real GPU" go test -tags gpu -count=1 -timeout 15m -v $(TESTARGS) ./test/gpu/...
+
 ##@ Parts
 
 .PHONY: cluster
