@@ -28,6 +28,7 @@ func TestDevices(t *testing.T) {
 	} {
 		t.Run(string(tc.model), func(t *testing.T) {
 			m := newMachineWithDriver(t, tc.model)
+			m.wholeSysfs()
 			inventory := devices(t, New(m.opts))
 			if len(inventory.Faults) != 0 {
 				t.Errorf("faults: %v", inventory.Faults)
@@ -170,14 +171,7 @@ func TestMissingDeviceNodeIsAFault(t *testing.T) {
 
 func TestGPUThatTheDriverDoesNotHave(t *testing.T) {
 	m := newMachineWithDriver(t, simulated.DGXH200)
-	dir := filepath.Join(m.opts.SysfsRoot, "devices/pci0000:f0/0000:f0:00.0")
-	m.must(os.MkdirAll(dir, 0o755))
-	for name, value := range map[string]string{"vendor": "0x10de", "device": "0x2335", "class": "0x030200"} {
-		m.must(os.WriteFile(filepath.Join(dir, name), []byte(value), 0o644))
-	}
-	m.must(os.Symlink("../../../bus/pci/drivers/vfio-pci", filepath.Join(dir, "driver")))
-	m.must(os.Symlink("../../../devices/pci0000:f0/0000:f0:00.0", filepath.Join(m.opts.SysfsRoot, "bus/pci/devices/0000:f0:00.0")))
-
+	m.addFunction("0000:f0:00.0", "1", "vfio-pci")
 	inventory := devices(t, New(m.opts))
 	want := []faultText{{"GPU (0000:f0:00.0)", ReasonNotInDriver, "it is bound to the kernel driver vfio-pci: bind it to the driver nvidia to have it given out"}}
 	if diff := cmp.Diff(want, faults(inventory)); diff != "" {

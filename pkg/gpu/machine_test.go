@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -39,8 +40,35 @@ func newMachine(t testing.TB, model simulated.Model) *machine {
 	}
 	m.NVIDIASMI = filepath.Join(t.TempDir(), "nvidia-smi")
 	m.must(os.WriteFile(m.NVIDIASMI, []byte("#!/bin/sh\n"), 0o755))
-	m.must(m.WriteSysfs(m.opts.SysfsRoot))
+	for i, address := range []string{
+		"0000:1b:00.0", "0000:43:00.0", "0000:52:00.0", "0000:61:00.0",
+		"0000:9d:00.0", "0000:c3:00.0", "0000:d1:00.0", "0000:df:00.0",
+	} {
+		m.addFunction(address, strconv.Itoa(i/4), "nvidia")
+	}
 	return m
+}
+
+// addFunction puts a PCI function straight below a host bridge.
+func (m *machine) addFunction(address, numa, driver string) {
+	m.t.Helper()
+	path := filepath.Join("devices", "pci"+address[:7], address)
+	dir, bus := filepath.Join(m.opts.SysfsRoot, path), filepath.Join(m.opts.SysfsRoot, "bus/pci/devices")
+	m.must(os.MkdirAll(dir, 0o755))
+	m.must(os.MkdirAll(bus, 0o755))
+	for name, value := range map[string]string{"vendor": "0x10de", "device": "0x2335", "class": "0x030200", "numa_node": numa} {
+		m.must(os.WriteFile(filepath.Join(dir, name), []byte(value+"\n"), 0o644))
+	}
+	m.must(os.Symlink("../../../bus/pci/drivers/"+driver, filepath.Join(dir, "driver")))
+	m.must(os.Symlink("../../../"+path, filepath.Join(bus, address)))
+}
+
+// wholeSysfs puts a DGX's whole sysfs in the place of the one that has nothing
+// but GPUs, which is faster to write.
+func (m *machine) wholeSysfs() {
+	m.t.Helper()
+	m.must(os.RemoveAll(m.opts.SysfsRoot))
+	m.must(m.WriteSysfs(m.opts.SysfsRoot))
 }
 
 func newMachineWithDriver(t testing.TB, model simulated.Model) *machine {

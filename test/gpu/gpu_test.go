@@ -4,6 +4,7 @@ package realgpu
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strconv"
@@ -24,8 +25,12 @@ func discover(t *testing.T) (*gpu.Family, device.Inventory) {
 	t.Helper()
 	family := gpu.New(gpu.Options{})
 	inventory, err := family.Devices(t.Context())
-	if err != nil {
+	var driver *gpu.DriverError
+	if errors.As(err, &driver) && driver.Reason == gpu.ReasonDriverMissing {
 		t.Skipf("no usable GPU on this machine: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	if len(inventory.Devices)+len(inventory.Faults) == 0 {
 		t.Skip("no usable GPU on this machine: neither NVML nor sysfs shows one from NVIDIA")
