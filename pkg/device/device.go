@@ -1,6 +1,8 @@
 package device
 
 import (
+	"errors"
+
 	resourceapi "k8s.io/api/resource/v1"
 )
 
@@ -45,6 +47,11 @@ type Inventory struct {
 	// hide the devices that work.
 	Faults []Fault
 }
+
+// ErrRestart is what a family's error wraps when only a new process can see the
+// hardware again, for example because a driver's library was replaced that this
+// process has loaded.
+var ErrRestart = errors.New("the plugin must restart to see the hardware again")
 
 // Fault is a piece of hardware that is there but cannot be used.
 type Fault struct {

@@ -130,7 +130,9 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	if err := d.removeStaleSockets(ctx); err != nil {
 		return err
 	}
-	d.inventory.refresh(ctx)
+	if err := d.inventory.refresh(ctx); err != nil {
+		return err
+	}
 	if err := faultpoint.At(faultpoint.StartDiscovered); err != nil {
 		return err
 	}
@@ -188,7 +190,9 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 		case <-changed:
 		}
 		if !first { // Run has looked already
-			d.inventory.refresh(ctx)
+			if err := d.inventory.refresh(ctx); err != nil {
+				return err
+			}
 		}
 		first = false
 		devices := d.inventory.devices()
@@ -218,16 +222,4 @@ func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
 // WatchHealthStatus is not called: the health service is off.
 func (d *Driver) WatchHealthStatus(context.Context, chan<- kubeletplugin.DeviceHealthReport) error {
 	return kubeletplugin.ErrHealthNotSupported
-}
-
-// writeMetadata writes a metadata file, or the CDI spec that mounts it, whole
-// or not at all. Unlike the helper's own way it does not sync: after a crash
-// of the machine kubelet has everything prepared again, and waiting for the
-// disk would be the larger part of a preparation.
-func writeMetadata(path string, data []byte, perm os.FileMode) error {
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	if err := os.WriteFile(temp, data, perm); err != nil {
-		return err
-	}
-	return os.Rename(temp, path)
 }

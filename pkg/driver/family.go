@@ -17,7 +17,8 @@ type Family interface {
 
 	// Devices returns what is on the node now. An error means that the family
 	// as a whole cannot tell, for example because its driver is not loaded
-	// yet; single things that fail are faults in the inventory.
+	// yet; single things that fail are faults in the inventory. An error that
+	// wraps [device.ErrRestart] ends the plugin, to be started anew.
 	Devices(ctx context.Context) (device.Inventory, error)
 
 	// NewConfig returns the family's configuration with its defaults, the one

@@ -156,7 +156,9 @@ func (n *node) start() *Driver {
 			n.t.Error(err)
 		}
 	})
-	d.inventory.refresh(n.t.Context())
+	if err := d.inventory.refresh(n.t.Context()); err != nil {
+		n.t.Fatal(err)
+	}
 	return d
 }
 

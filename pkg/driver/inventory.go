@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -48,8 +49,8 @@ func newInventory(families []Family, metrics *Metrics) (*inventory, error) {
 }
 
 // refresh asks every family what is there now. A family that fails does not
-// hide the others.
-func (i *inventory) refresh(ctx context.Context) {
+// hide the others. An error means that only a new process can go on.
+func (i *inventory) refresh(ctx context.Context) error {
 	i.looking.Lock()
 	defer i.looking.Unlock()
 	logger := klog.FromContext(ctx)
@@ -74,6 +75,12 @@ func (i *inventory) refresh(ctx context.Context) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.found, i.byName = found, byName
+	for _, f := range found {
+		if errors.Is(f.err, device.ErrRestart) {
+			return fmt.Errorf("family %s: %w", f.family.Name(), f.err)
+		}
+	}
+	return nil
 }
 
 // devices returns what is to be published, in order.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -99,6 +100,20 @@ func TestServesKubelet(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Join(dir, "registry"))
 	if err != nil || len(entries) > 0 {
 		t.Errorf("sockets left: %v, %v", entries, err)
+	}
+}
+
+// A family that can only go on in a new process gets one: the container is
+// restarted.
+func TestEndsWhenAFamilyNeedsANewProcess(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	d := n.start()
+	if err := os.MkdirAll(filepath.Join(n.dir, "registry"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n.gpus.err = fmt.Errorf("driver replaced: %w", device.ErrRestart)
+	if err := d.Run(t.Context()); !errors.Is(err, device.ErrRestart) {
+		t.Errorf("want to end with the family's error, got %v", err)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
 // library is the NVML that is open, and the driver that it belongs to.
@@ -78,5 +80,5 @@ func (f *Family) libraryError(driver installation, doing string, ret nvml.Return
 func replacedError(err error) error {
 	return &DriverError{Reason: ReasonDriverReplaced, Err: fmt.Errorf(
 		"the NVIDIA driver was replaced while this process had the former one loaded: %w: "+
-			"restart the plugin, and reboot if nvidia-smi reports a version mismatch", err)}
+			"%w; reboot if nvidia-smi reports a version mismatch", err, device.ErrRestart)}
 }

@@ -23,6 +23,10 @@ import (
 // takes the device away.
 const tempSuffix = ".tmp"
 
+// metadataKind stands where a family stands in the names of the specs that the
+// kubeletplugin helper writes, see cdiSpecFilePath in its metadata.go.
+const metadataKind = "metadata"
+
 // Files are the CDI specs of one driver in one folder.
 type Files struct {
 	dir    string
@@ -82,21 +86,22 @@ func (f *Files) Exists(family string, uid types.UID) bool {
 	return err == nil
 }
 
-// Remove removes all specs of a claim. None is fine.
+// Remove removes all specs of a claim, also those that the kubeletplugin
+// helper wrote for its metadata files. None is fine.
 func (f *Files) Remove(uid types.UID) error {
 	entries, err := os.ReadDir(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("list the CDI specs of claim %s: %w", uid, err)
+		return fmt.Errorf("list the CDI specs of claim %s: %w: see that %s is a folder that the plugin may read", uid, err, f.dir)
 	}
 	for _, entry := range entries {
 		if owner, ok := f.owner(entry.Name()); !ok || owner != uid {
 			continue
 		}
 		if err := os.Remove(filepath.Join(f.dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove the CDI spec of claim %s: %w", uid, err)
+			return fmt.Errorf("remove the CDI spec of claim %s: %w: see that %s can be written", uid, err, f.dir)
 		}
 	}
 	return nil
@@ -109,7 +114,7 @@ func (f *Files) Claims() ([]types.UID, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the CDI specs: %w", err)
+		return nil, fmt.Errorf("list the CDI specs: %w: see that %s is a folder that the plugin may read", err, f.dir)
 	}
 	var uids []types.UID
 	seen := map[types.UID]bool{}
@@ -127,21 +132,23 @@ func (f *Files) Claims() ([]types.UID, error) {
 }
 
 // owner returns the UID of the claim that a file belongs to, if the file is one
-// of ours: a claim's spec, or what an interrupted write left of one. Neither a
-// family nor a UID has an underscore in it, so the metadata specs that the
-// kubeletplugin helper writes, with one more, are not taken for ours.
+// of this driver: <driver>_<family>_<uid>.json, or the
+// <driver>_metadata_<uid>_<request>.json of the kubeletplugin helper, or what
+// an interrupted write left of one. None of the parts has an underscore in it.
 func (f *Files) owner(name string) (types.UID, bool) {
 	name = strings.TrimSuffix(strings.TrimPrefix(name, "."), tempSuffix)
-	rest, ok := strings.CutPrefix(name, f.driver+"_")
+	rest, ok := strings.CutSuffix(name, ".json")
 	if !ok {
 		return "", false
 	}
-	rest, ok = strings.CutSuffix(rest, ".json")
-	if !ok || strings.Count(rest, "_") != 1 {
+	parts := strings.Split(rest, "_")
+	switch {
+	case parts[0] != f.driver:
 		return "", false
+	case len(parts) == 3 && parts[1] != metadataKind, len(parts) == 4 && parts[1] == metadataKind:
+		return types.UID(parts[2]), true
 	}
-	_, uid, _ := strings.Cut(rest, "_")
-	return types.UID(uid), true
+	return "", false
 }
 
 func (f *Files) kind(family string) string { return f.driver + "/" + family }

@@ -51,12 +51,17 @@ func TestOnlyOwnFilesAreTouched(t *testing.T) {
 	dir := t.TempDir()
 	files := New(dir, "eks-hybrid-dra")
 	others := []string{
-		"eks-hybrid-dra_metadata_" + string(uid) + "_gpu.json", // the kubeletplugin helper's
+		"eks-hybrid-dra_metadata_another-claim_gpu.json",
 		"eks-hybrid-dra2_gpu_" + string(uid) + ".json",         // a driver with a similar name
 		"eks-hybrid-dra_gpu_another-claim.json",
 		"nvidia.yaml",
 	}
-	for _, name := range append(others, ".eks-hybrid-dra_gpu_"+string(uid)+".json.tmp") {
+	own := []string{
+		".eks-hybrid-dra_gpu_" + string(uid) + ".json.tmp",     // of an interrupted write
+		"eks-hybrid-dra_metadata_" + string(uid) + "_gpu.json", // the kubeletplugin helper's
+		".eks-hybrid-dra_metadata_" + string(uid) + "_gpu.json.tmp",
+	}
+	for _, name := range append(own, others...) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
