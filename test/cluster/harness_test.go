@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,22 @@ spec:
 `, name, hostNetwork, args)
 }
 
+// noTrace fails the test if anything of the cluster is left. It waits a little
+// for the machine's init, which has to collect the ended processes.
+func (c *tool) noTrace(t *testing.T, namespaces map[string]bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		traces := c.traces(t, namespaces)
+		if len(traces) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left behind: %q", traces)
+		}
+	}
+}
+
 // traces lists everything on this machine that belongs to the cluster: its
 // link, cgroups, mounts, files, and the processes in the given namespaces.
 func (c *tool) traces(t *testing.T, namespaces map[string]bool) []string {
@@ -215,31 +232,51 @@ func namespacesOfProcesses(t *testing.T) map[string][]string {
 }
 
 // namespaces returns those of the cluster: of its init processes and of every
-// process below them.
+// process below them, pods included.
 func (c *tool) namespaces(t *testing.T) map[string]bool {
 	t.Helper()
-	processes := namespacesOfProcesses(t)
-	own := map[string]bool{}
-	for _, namespace := range processes["self"] {
-		own[namespace] = true
-	}
-	pids := map[string]bool{}
+	ours := map[string]bool{}
 	for _, role := range config.Roles() {
-		for _, namespace := range processes[fmt.Sprint(c.init(t, role))] {
-			if strings.HasPrefix(namespace, "pid:") {
-				pids[namespace] = true
+		ours[strconv.Itoa(c.init(t, role))] = true
+	}
+	parents := parentsOfProcesses(t)
+	below := func(pid string) bool {
+		for ; pid != "" && pid != "0"; pid = parents[pid] {
+			if ours[pid] {
+				return true
 			}
 		}
+		return false
 	}
 	found := map[string]bool{}
-	for _, in := range processes {
-		if len(in) == 3 && pids[in[0]] {
-			for _, namespace := range in {
+	for pid, in := range namespacesOfProcesses(t) {
+		for _, namespace := range in {
+			if below(pid) {
 				found[namespace] = true
 			}
 		}
 	}
 	return found
+}
+
+// parentsOfProcesses maps process ids to their parents'.
+func parentsOfProcesses(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parents := map[string]string{}
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		// The name, in parentheses, can hold anything: proc_pid_stat(5).
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		parents[filepath.Base(filepath.Dir(file))] = fields[1]
+	}
+	return parents
 }
 
 // needRoot skips where no cluster can run, and says why.

@@ -19,8 +19,9 @@ import (
 // again.
 const restartDelay = time.Second
 
-// termGrace is how long a command may take to end after SIGTERM.
-const termGrace = 20 * time.Second
+// termGrace is how long a command may take to end after SIGTERM. An API server
+// with open watches would take a minute.
+const termGrace = 10 * time.Second
 
 // Command is a program to supervise.
 type Command struct {
