@@ -57,7 +57,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "interrupted")
 	}
 	if os.Getenv("E2E_KEEP") != "" {
-		fmt.Fprintf(os.Stderr, "The cluster stays up: export KUBECONFIG=%s\n", started.Kubeconfig)
+		fmt.Fprint(os.Stderr, started.HowToUse())
 		return code
 	}
 	if err := started.Stop(ctx); err != nil {

@@ -49,10 +49,18 @@ func newSpace(t *testing.T, labels map[string]string) *space {
 	return s
 }
 
-// clear deletes everything in the namespace and waits for its pods to go.
+// clear deletes everything in the namespace and waits for its pods to go. What
+// runs is deleted first: the namespace controller takes 5 s to begin.
 func (s *space) clear() {
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
+	background := metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}
+	if err := cluster.Client.BatchV1().Jobs(s.name).DeleteCollection(ctx, background, metav1.ListOptions{}); err != nil {
+		s.t.Errorf("deleting the jobs of namespace %s: %v", s.name, err)
+	}
+	if err := cluster.Client.CoreV1().Pods(s.name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		s.t.Errorf("deleting the pods of namespace %s: %v", s.name, err)
+	}
 	if err := cluster.Client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{}); err != nil {
 		s.t.Errorf("deleting namespace %s: %v", s.name, err)
 	}

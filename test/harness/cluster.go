@@ -23,7 +23,8 @@ type Cluster struct {
 	// Root is the folder of the repository.
 	Root string
 
-	steps Steps
+	// Steps tells what is being done.
+	Steps Steps
 	// tool is nil for a cluster that somebody else brought up.
 	tool *tool
 }
@@ -44,7 +45,7 @@ func Start(ctx context.Context, name string, steps Steps) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Root: root, steps: steps, Kubeconfig: os.Getenv("E2E_KUBECONFIG")}
+	c := &Cluster{Root: root, Steps: steps, Kubeconfig: os.Getenv("E2E_KUBECONFIG")}
 	if c.Kubeconfig == "" {
 		if err := c.bringUp(ctx, name); err != nil {
 			return nil, errors.Join(err, c.Stop(ctx))
@@ -57,19 +58,19 @@ func Start(ctx context.Context, name string, steps Steps) (*Cluster, error) {
 }
 
 func (c *Cluster) bringUp(ctx context.Context, name string) error {
-	images, err := FindImages(ctx, c.steps)
+	images, err := FindImages(ctx, c.Steps)
 	if err != nil {
 		return err
 	}
-	t, err := findTool(ctx, name, c.steps)
+	t, err := findTool(ctx, name, c.Steps)
 	if err != nil {
 		return err
 	}
 	c.tool = &t
-	if err := c.steps.Do("Starting the cluster "+name, func() error { return t.up(ctx) }); err != nil {
+	if err := c.Steps.Do("Starting the cluster "+name, func() error { return t.up(ctx) }); err != nil {
 		return err
 	}
-	return c.steps.Do("Loading the images", func() error {
+	return c.Steps.Do("Loading the images", func() error {
 		for _, tar := range []string{images.Driver, images.Workload} {
 			if err := t.loadImage(ctx, tar); err != nil {
 				return err
@@ -107,7 +108,21 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	if c.tool == nil {
 		return nil
 	}
-	return c.steps.Do("Taking the cluster down", func() error { return c.tool.down(ctx) })
+	return c.Steps.Do("Taking the cluster down", func() error { return c.tool.down(ctx) })
+}
+
+// HowToUse tells a person how to use the cluster and how to take it down.
+func (c *Cluster) HowToUse() string {
+	if c.tool == nil {
+		return "The cluster stays as it is: export KUBECONFIG=" + c.Kubeconfig + "\n"
+	}
+	run := func(order, rest string) string {
+		return strings.TrimRight(fmt.Sprintf("  %s %s --name %s %s", c.tool.path, order, c.tool.name, rest), " ") + "\n"
+	}
+	return "The cluster stays up. Use it with\n" +
+		run("kubectl", "-- get resourceslices") +
+		"or, with a kubectl of your own,\n  export KUBECONFIG=" + c.Kubeconfig + "\n" +
+		"and take it down with\n" + run("down", "")
 }
 
 // Kubectl runs kubectl in the repository's root as the cluster's admin, and
@@ -140,6 +155,15 @@ func (c *Cluster) OnNode(ctx context.Context, program ...string) (string, error)
 		return "", ErrNoNode
 	}
 	return c.tool.node(ctx, program...)
+}
+
+// Reboot ends everything on the node at once and starts it anew. ErrNoNode says
+// that the node is out of reach.
+func (c *Cluster) Reboot(ctx context.Context) error {
+	if c.tool == nil {
+		return ErrNoNode
+	}
+	return c.tool.reboot(ctx)
 }
 
 // FilesOnNode returns the paths of the files below a folder of the node. There

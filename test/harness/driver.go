@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -23,6 +26,8 @@ const (
 	Plugin = "eks-hybrid-dra-kubelet-plugin"
 	// PluginContainer is the container of the DaemonSet's pods.
 	PluginContainer = "kubelet-plugin"
+
+	pluginPods = "app.kubernetes.io/name=eks-hybrid-dra,app.kubernetes.io/component=kubelet-plugin"
 )
 
 // InstallDriver applies a kustomization that has the plain manifests in it, and
@@ -30,7 +35,7 @@ const (
 // installed before, its pods are replaced, since the image may be a new one of
 // the same name.
 func (c *Cluster) InstallDriver(ctx context.Context, kustomization string) error {
-	return c.steps.Do("Installing the driver from "+kustomization, func() error {
+	return c.Steps.Do("Installing the driver from "+kustomization, func() error {
 		_, err := c.Client.AppsV1().DaemonSets(Namespace).Get(ctx, Plugin, metav1.GetOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("looking for an installed driver: %w", err)
@@ -73,7 +78,7 @@ func (c *Cluster) WaitDriver(ctx context.Context) error {
 
 // PluginPod returns the driver's one running pod.
 func (c *Cluster) PluginPod(ctx context.Context) (*corev1.Pod, error) {
-	pods, err := c.Client.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=kubelet-plugin"})
+	pods, err := c.Client.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: pluginPods})
 	if err != nil {
 		return nil, fmt.Errorf("listing the driver's pods: %w", err)
 	}
@@ -85,15 +90,35 @@ func (c *Cluster) PluginPod(ctx context.Context) (*corev1.Pod, error) {
 	return nil, fmt.Errorf("none of the %d pods of the driver in namespace %s is ready", len(pods.Items), Namespace)
 }
 
+// WaitPluginPod returns when a pod of the driver other than the old one is
+// ready, and the old one is gone.
+func (c *Cluster) WaitPluginPod(ctx context.Context, old types.UID) error {
+	pods := cache.NewFilteredListWatchFromClient(c.Client.CoreV1().RESTClient(), "pods", Namespace, func(o *metav1.ListOptions) {
+		o.LabelSelector = pluginPods
+	})
+	ready := map[types.UID]bool{}
+	err := until(ctx, pods, &corev1.Pod{}, func(pod *corev1.Pod, gone bool) (bool, error) {
+		if ready[pod.UID] = podCondition(pod, corev1.PodReady) == corev1.ConditionTrue; gone {
+			delete(ready, pod.UID)
+		}
+		_, oldThere := ready[old]
+		return !oldThere && slices.Contains(slices.Collect(maps.Values(ready)), true), nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for another pod of the driver than %s: %w; pods and whether they are ready: %v", old, err, ready)
+	}
+	return nil
+}
+
 // Devices returns the driver's devices, in the order in which the scheduler
 // tries them.
 func (c *Cluster) Devices(ctx context.Context) ([]resourceapi.Device, error) {
-	slices, err := c.Slices(ctx)
+	published, err := c.Slices(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var devices []resourceapi.Device
-	for _, slice := range slices {
+	for _, slice := range published {
 		devices = append(devices, slice.Spec.Devices...)
 	}
 	return devices, nil
@@ -111,11 +136,11 @@ func (c *Cluster) Slices(ctx context.Context) ([]resourceapi.ResourceSlice, erro
 // WaitDevices returns the driver's devices as soon as there are as many as
 // asked for.
 func (c *Cluster) WaitDevices(ctx context.Context, count int) ([]resourceapi.Device, error) {
-	slices := cache.NewFilteredListWatchFromClient(c.Client.ResourceV1().RESTClient(), "resourceslices", metav1.NamespaceAll, func(o *metav1.ListOptions) {
+	watched := cache.NewFilteredListWatchFromClient(c.Client.ResourceV1().RESTClient(), "resourceslices", metav1.NamespaceAll, func(o *metav1.ListOptions) {
 		o.FieldSelector = driverSlices().FieldSelector
 	})
 	published := map[string]int{}
-	err := until(ctx, slices, &resourceapi.ResourceSlice{}, func(slice *resourceapi.ResourceSlice, gone bool) (bool, error) {
+	err := until(ctx, watched, &resourceapi.ResourceSlice{}, func(slice *resourceapi.ResourceSlice, gone bool) (bool, error) {
 		if published[slice.Name] = len(slice.Spec.Devices); gone {
 			delete(published, slice.Name)
 		}

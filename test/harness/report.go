@@ -21,7 +21,7 @@ func (c *Cluster) Report(ctx context.Context, out io.Writer) {
 		{"get", "nodes,pods,resourceclaims,deviceclasses", "-A", "-o", "wide"},
 		{"get", "resourceslices", "-o", "wide"},
 		{"get", "events", "-A", "--sort-by=.metadata.creationTimestamp"},
-		{"logs", "-n", Namespace, "-l", "app.kubernetes.io/component=kubelet-plugin", "--tail=200", "--prefix"},
+		{"logs", "-n", Namespace, "-l", pluginPods, "--tail=200", "--prefix"},
 	} {
 		text, err := c.Kubectl(ctx, args...)
 		if err != nil {

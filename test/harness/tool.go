@@ -64,6 +64,12 @@ func (t tool) node(ctx context.Context, program ...string) (string, error) {
 	return t.command(nil, append([]string{"node", "--name", t.name, "--"}, program...)...).run(ctx)
 }
 
+// reboot returns when the node runs again.
+func (t tool) reboot(ctx context.Context) error {
+	_, err := t.command(nil, "reboot", "--name", t.name).run(ctx)
+	return err
+}
+
 // kubectl runs the cluster's own kubectl as its admin.
 func (t tool) kubectl(args ...string) command {
 	return t.command(nil, append([]string{"kubectl", "--name", t.name, "--"}, args...)...)

@@ -9,6 +9,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
@@ -52,6 +53,21 @@ func (c *Cluster) WaitJob(ctx context.Context, namespace, name string) (*corev1.
 		return nil, err
 	}
 	return &pods.Items[0], nil
+}
+
+// WaitAllocated returns the first claim of the namespace that has an allocation.
+// Started before the claim is made, it also sees one that lives very shortly.
+func (c *Cluster) WaitAllocated(ctx context.Context, namespace string) (*resourceapi.ResourceClaim, error) {
+	claims := cache.NewFilteredListWatchFromClient(c.Client.ResourceV1().RESTClient(), "resourceclaims", namespace, func(*metav1.ListOptions) {})
+	var found *resourceapi.ResourceClaim
+	err := until(ctx, claims, &resourceapi.ResourceClaim{}, func(claim *resourceapi.ResourceClaim, _ bool) (bool, error) {
+		found = claim
+		return claim.Status.Allocation != nil, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("waiting for a claim of namespace %s to be allocated: %w", namespace, err)
+	}
+	return found, nil
 }
 
 // Logs returns what a container printed so far.
