@@ -19,6 +19,9 @@ TESTARGS ?=
 # which fails in a clone that another user owns.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
+# The C compiler's remarks about old calls in go-nvml are not for us.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+
 step := build/step.sh
 lint := go tool -modfile=tools/go.mod golangci-lint
 image_tar := $(CURDIR)/bin/eks-hybrid-dra-image.tar

@@ -23,84 +23,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/build/image/internal/program"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/build/image/internal/sharedlib"
 )
 
-// pureSource is a program that needs no C library.
-const pureSource = `package main
-
-import "fmt"
-
-var greeting = "unset"
-
-func main() { fmt.Println(greeting) }
-`
-
-// cgoSource is a program that opens a library while it runs, as go-nvml does.
-const cgoSource = `package main
-
-// #cgo LDFLAGS: -ldl -lm
-// #include <dlfcn.h>
-// #include <math.h>
-// #include <stdlib.h>
-import "C"
-
-import (
-	"fmt"
-	"os"
-	"unsafe"
-)
-
-func main() {
-	for _, lib := range os.Args[1:] {
-		soname := C.CString(lib)
-		if C.dlopen(soname, C.RTLD_NOW) == nil {
-			fmt.Println(C.GoString(C.dlerror()))
-			os.Exit(1)
-		}
-		C.free(unsafe.Pointer(soname))
-	}
-	fmt.Println("cgo", C.cos(0))
-}
-`
-
-// toys compiles the two programs and returns the folder that holds them.
-func toys(t *testing.T) string {
-	t.Helper()
-	module, bin := t.TempDir(), t.TempDir()
-	for file, content := range map[string]string{
-		"go.mod":       "module toys\n\ngo 1.26\n",
-		"pure/main.go": pureSource,
-		"cgo/main.go":  cgoSource,
-	} {
-		file = filepath.Join(module, file)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	compiler := program.Compiler{Module: module, OutputDir: bin, OS: "linux", Arch: "amd64"}
-	for _, p := range []program.Program{
-		{Name: "pure", Package: "./pure", Linkage: program.Pure, Variables: map[string]string{"main.greeting": "hello"}},
-		{Name: "cgo", Package: "./cgo", Linkage: program.Dynamic},
-		{Name: "static", Package: "./cgo", Linkage: program.Static},
-	} {
-		if _, err := compiler.Compile(t.Context(), p); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return bin
-}
-
 // build builds an image of the toys and returns the saved file.
-func build(t *testing.T, bin string, more ...string) string {
+func build(t *testing.T, more ...string) string {
 	t.Helper()
 	output := filepath.Join(t.TempDir(), "image.tar")
 	args := append([]string{
 		"--tag", "localhost/toys:test", "--output", output,
-		"--binary", "pure=" + filepath.Join(bin, "pure"),
-		"--binary", "cgo=" + filepath.Join(bin, "cgo"),
-		"--binary", "static=" + filepath.Join(bin, "static"),
+		"--binary", "pure=" + filepath.Join(toys, "pure"),
+		"--binary", "cgo=" + filepath.Join(toys, "cgo"),
+		"--binary", "static=" + filepath.Join(toys, "static"),
 	}, more...)
 	if err := run(t.Context(), args, t.Output()); err != nil {
 		t.Fatal(err)
@@ -109,7 +43,7 @@ func build(t *testing.T, bin string, more ...string) string {
 }
 
 func TestProgramsStartInTheImage(t *testing.T) {
-	root := extract(t, build(t, toys(t)))
+	root := extract(t, build(t))
 
 	checkLibraries(t, root)
 	for file, want := range map[string]fs.FileMode{
@@ -245,7 +179,7 @@ func saved(t *testing.T, file string) v1.Image {
 }
 
 func TestImageSaysWhatItIs(t *testing.T) {
-	config, err := saved(t, build(t, toys(t), "--title", "toys")).ConfigFile()
+	config, err := saved(t, build(t, "--title", "toys")).ConfigFile()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,10 +206,9 @@ func TestImageSaysWhatItIs(t *testing.T) {
 }
 
 func TestTheSameFilesMakeTheSameImage(t *testing.T) {
-	bin := toys(t)
 	var files [2][]byte
 	for i := range files {
-		content, err := os.ReadFile(build(t, bin))
+		content, err := os.ReadFile(build(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +224,7 @@ func TestPush(t *testing.T) {
 	defer server.Close()
 	ref := strings.TrimPrefix(server.URL, "http://") + "/hybrid/toys:v1"
 
-	file := build(t, toys(t), "--push", ref)
+	file := build(t, "--push", ref)
 
 	tag, err := name.NewTag(ref)
 	if err != nil {
