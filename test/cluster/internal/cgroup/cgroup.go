@@ -124,26 +124,33 @@ func delegate(h Hierarchy, dir string) error {
 	return nil
 }
 
+// removeTimeout is how long the kernel may take to notice that the processes of
+// a cgroup have ended.
+const removeTimeout = 20 * time.Second
+
 // Remove removes the cgroup and all below it from every hierarchy. Its
-// processes must be ended; the kernel takes a moment to notice that, and
-// Remove waits for it.
+// processes must have been ended.
 func Remove(ctx context.Context, name string) error {
 	all, err := Hierarchies()
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
 	for _, h := range all {
 		dir := filepath.Join(h.Dir, name)
-		deadline := time.Now().Add(20 * time.Second)
 		for {
 			err := removeTree(dir)
 			if err == nil {
 				break
 			}
-			if time.Now().After(deadline) || ctx.Err() != nil {
-				return errors.Join(fmt.Errorf("remove the cgroup %s: %w", dir, err), ctx.Err())
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return errors.Join(fmt.Errorf("remove the cgroup %s (does a process live in it?): %w", dir, err), ctx.Err())
 			}
-			time.Sleep(50 * time.Millisecond)
 		}
 	}
 	return nil

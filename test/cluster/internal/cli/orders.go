@@ -94,7 +94,7 @@ func (o *options) logs() *cobra.Command {
 				if len(files) > 1 {
 					fmt.Printf("==> %s <==\n", strings.TrimSuffix(filepath.Base(file), ".log"))
 				}
-				if err := print(os.Stdout, file); err != nil {
+				if err := copyFile(os.Stdout, file); err != nil {
 					return err
 				}
 			}
@@ -103,7 +103,7 @@ func (o *options) logs() *cobra.Command {
 	}
 }
 
-func print(out io.Writer, path string) (err error) {
+func copyFile(out io.Writer, path string) (err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("open a log: %w", err)

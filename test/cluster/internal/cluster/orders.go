@@ -183,14 +183,14 @@ func (c *Cluster) run(ctx context.Context, have *config.Config, node namespace.I
 	return node.Run(cmd)
 }
 
-// ctr runs containerd's client in the node and returns its output.
-func (c *Cluster) ctr(ctx context.Context, have *config.Config, node namespace.Init, in io.Reader, args ...string) (string, error) {
-	var out, errOut bytes.Buffer
+// ctr runs containerd's client in the node.
+func (c *Cluster) ctr(ctx context.Context, have *config.Config, node namespace.Init, in io.Reader, args ...string) error {
+	var errOut bytes.Buffer
 	args = append([]string{"ctr", "--namespace", "k8s.io", "--connect-timeout", "5s"}, args...)
-	if err := c.run(ctx, have, node, args, in, &out, &errOut); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
+	if err := c.run(ctx, have, node, args, in, io.Discard, &errOut); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
 	}
-	return out.String(), nil
+	return nil
 }
 
 // LoadImage imports image archives (OCI layout or docker save) into the node.
@@ -223,7 +223,7 @@ func (c *Cluster) importImage(ctx context.Context, have *config.Config, node nam
 		return fmt.Errorf("open the image archive: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = c.ctr(ctx, have, node, f, "images", "import", "--local", "--snapshotter", runtime.Snapshotter, "-")
+	err = c.ctr(ctx, have, node, f, "images", "import", "--local", "--snapshotter", runtime.Snapshotter, "-")
 	if err != nil {
 		return fmt.Errorf("import %s: %w", archive, err)
 	}

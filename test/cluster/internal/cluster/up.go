@@ -260,10 +260,7 @@ func (c *Cluster) prepareContainerd(ctx context.Context, have *config.Config, no
 	if err := errors.Join(image.Write(f, config.PauseImage, have.Programs["pause"]), f.Close()); err != nil {
 		return err
 	}
-	err = poll(ctx, containerdTimeout, func() error {
-		_, err := c.ctr(ctx, have, node, nil, "version")
-		return err
-	})
+	err = poll(ctx, containerdTimeout, func() error { return c.ctr(ctx, have, node, nil, "version") })
 	if err != nil {
 		return fmt.Errorf("containerd does not answer, see %s: %w", filepath.Join(c.State.Logs(), "containerd.log"), err)
 	}

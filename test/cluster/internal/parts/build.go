@@ -145,7 +145,7 @@ func goBuild(ctx context.Context, part Part, module module, out string) error {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("go build in %s: %w\n%s", module.dir, err, tail(stderr.String(), 30))
+		return fmt.Errorf("go build in %s: %w\n%s", module.dir, err, tail(stderr.String()))
 	}
 	return nil
 }
@@ -216,7 +216,9 @@ func lockFile(path string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-func tail(s string, lines int) string {
+// tail returns the last 30 lines: enough for any compiler's complaint.
+func tail(s string) string {
+	const lines = 30
 	all := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
