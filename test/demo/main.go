@@ -51,7 +51,10 @@ func run(ctx context.Context, keep bool) (err error) {
 		return err
 	}
 	err = show(ctx, cluster)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		err = errors.New("interrupted")
+	case err != nil:
 		cluster.Report(ctx, os.Stderr)
 	}
 	if keep {

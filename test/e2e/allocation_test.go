@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
@@ -62,4 +64,22 @@ func TestAClaimThatNoGPUSatisfiesLeavesItsPodPending(t *testing.T) {
 	s.template("huge", gpus(1, "device.capacity['eks-hybrid-dra'].memory.compareTo(quantity('1Ti')) >= 0"))
 	s.pod("huge", "huge")
 	s.wait("huge", harness.Unschedulable())
+}
+
+func TestTheGPUOfAForceDeletedPodGoesToTheNextPod(t *testing.T) {
+	s := newSpace(t, nil)
+	s.template("one", gpus(1))
+	s.pod("stuck", "one")
+	s.wait("stuck", harness.Running())
+	s.template("same", gpus(1, byUUID(s.gpus("stuck", "show", 1)[0])))
+	s.pod("next", "same")
+	s.wait("next", harness.Unschedulable())
+
+	// The API forgets the pod at once, while kubelet still ends its containers.
+	err := cluster.Client.CoreV1().Pods(s.name).Delete(s.ctx, "stuck", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
+	if err != nil {
+		t.Fatalf("deleting the pod by force: %v", err)
+	}
+	s.wait("next", harness.Running())
+	s.gpus("next", "show", 1)
 }

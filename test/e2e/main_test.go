@@ -23,6 +23,12 @@ const gpusPerNode = 8
 var cluster *harness.Cluster //nolint:gochecknoglobals // the only way from TestMain to the tests
 
 func TestMain(m *testing.M) {
+	// Parallel tests wait for the cluster most of the time, however few cores
+	// there are. A -parallel on the command line wins.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Println("FAIL:", err)
+		os.Exit(1)
+	}
 	flag.Parse()
 	if testing.Short() {
 		fmt.Println("SKIP: end-to-end tests need a cluster, which -short leaves out")

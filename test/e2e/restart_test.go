@@ -77,6 +77,29 @@ func TestPodsStartAndEndWhileThePluginIsUpdated(t *testing.T) {
 	}
 }
 
+func TestARestartOfKubeletDisturbsNoPodAndTheGPUsComeBack(t *testing.T) {
+	s := newSpace(t, nil)
+	s.template("one", gpus(1))
+	s.pod("user", "one")
+	before := s.wait("user", harness.Running())
+	names := deviceNames(t)
+
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	needNode(t, cluster.RestartKubelet(ctx))
+	// Kubelet deletes the slices of its node when it starts: what it does not
+	// hear of may be gone.
+	s.pod("later", "one")
+	s.wait("later", harness.Running())
+	if _, err := cluster.WaitDevices(ctx, gpusPerNode); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names, deviceNames(t)); diff != "" {
+		t.Errorf("devices (-before the restart +after):\n%s", diff)
+	}
+	wantUndisturbed(t, before, s.wait("user", harness.Running()))
+}
+
 func TestAPodRunsAgainWithItsGPUAfterAReboot(t *testing.T) {
 	s := newSpace(t, nil)
 	s.template("one", gpus(1))

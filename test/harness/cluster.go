@@ -166,6 +166,15 @@ func (c *Cluster) Reboot(ctx context.Context) error {
 	return c.tool.reboot(ctx)
 }
 
+// RestartKubelet ends the node's kubelet and starts it again. ErrNoNode says that
+// the node is out of reach.
+func (c *Cluster) RestartKubelet(ctx context.Context) error {
+	if c.tool == nil {
+		return ErrNoNode
+	}
+	return c.tool.restart(ctx, "kubelet")
+}
+
 // FilesOnNode returns the paths of the files below a folder of the node. There
 // are none where the folder does not exist.
 func (c *Cluster) FilesOnNode(ctx context.Context, folder string) ([]string, error) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -41,7 +42,8 @@ func (c command) run(ctx context.Context) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if c.Show != nil {
-		cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, c.Show), io.MultiWriter(&stderr, c.Show)
+		show := &lockedWriter{out: c.Show}
+		cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, show), io.MultiWriter(&stderr, show)
 	}
 	if err := cmd.Run(); err != nil {
 		return stdout.String(), fmt.Errorf("%s: %w%s", c, err, tail(stderr.String()))
@@ -52,6 +54,19 @@ func (c command) run(ctx context.Context) (string, error) {
 // String is the command line, for people.
 func (c command) String() string {
 	return strings.Join(append([]string{c.Path}, c.Args...), " ")
+}
+
+// lockedWriter lets both outputs of a program go to one writer.
+type lockedWriter struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+// Write implements [io.Writer].
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
 }
 
 // tail is the end of what a program said, on lines of its own.

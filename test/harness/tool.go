@@ -70,6 +70,12 @@ func (t tool) reboot(ctx context.Context) error {
 	return err
 }
 
+// restart ends a component of the cluster and starts it again.
+func (t tool) restart(ctx context.Context, component string) error {
+	_, err := t.command(nil, "restart", "--name", t.name, component).run(ctx)
+	return err
+}
+
 // kubectl runs the cluster's own kubectl as its admin.
 func (t tool) kubectl(args ...string) command {
 	return t.command(nil, append([]string{"kubectl", "--name", t.name, "--"}, args...)...)
