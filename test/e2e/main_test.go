@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -48,7 +50,8 @@ func run(m *testing.M) int {
 	defer stop()
 	steps := harness.Steps{Out: os.Stderr}
 
-	started, err := harness.Start(ctx, "e2e", steps)
+	name := cmp.Or(os.Getenv("E2E_CLUSTER"), "e2e")
+	started, err := harness.Start(ctx, name, steps)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
 		return 1
@@ -66,7 +69,14 @@ func run(m *testing.M) int {
 		fmt.Fprint(os.Stderr, started.HowToUse())
 		return code
 	}
-	if err := started.Stop(ctx); err != nil {
+	if code == 0 {
+		err = started.Stop(ctx)
+	} else {
+		logs := filepath.Join(started.Root, "bin", "e2e-logs")
+		fmt.Fprintln(os.Stderr, "The logs of the cluster's programs are kept in", logs)
+		err = started.StopKeepingLogs(ctx, logs)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
 		return 1
 	}

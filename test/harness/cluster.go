@@ -104,11 +104,19 @@ func (c *Cluster) connect(ctx context.Context) error {
 }
 
 // Stop takes the cluster away, if Start brought it up.
-func (c *Cluster) Stop(ctx context.Context) error {
+func (c *Cluster) Stop(ctx context.Context) error { return c.stop(ctx, "") }
+
+// StopKeepingLogs is Stop after copying the logs of the cluster's programs to a
+// folder.
+func (c *Cluster) StopKeepingLogs(ctx context.Context, folder string) error {
+	return c.stop(ctx, folder)
+}
+
+func (c *Cluster) stop(ctx context.Context, logs string) error {
 	if c.tool == nil {
 		return nil
 	}
-	return c.Steps.Do("Taking the cluster down", func() error { return c.tool.down(ctx) })
+	return c.Steps.Do("Taking the cluster down", func() error { return c.tool.down(ctx, logs) })
 }
 
 // HowToUse tells a person how to use the cluster and how to take it down.

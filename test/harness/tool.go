@@ -41,10 +41,15 @@ func (t tool) up(ctx context.Context) error {
 	return err
 }
 
-// down takes the cluster away whole. It is also called to clean up after an
-// interrupt, when ctx is done already.
-func (t tool) down(ctx context.Context) error {
-	_, err := t.command(t.show, "down", "--name", t.name).run(context.WithoutCancel(ctx))
+// down takes the cluster away whole, after copying its logs where a folder is
+// given. It is also called to clean up after an interrupt, when ctx is done
+// already.
+func (t tool) down(ctx context.Context, logs string) error {
+	args := []string{"down", "--name", t.name}
+	if logs != "" {
+		args = append(args, "--logs-to", logs)
+	}
+	_, err := t.command(t.show, args...).run(context.WithoutCancel(ctx))
 	return err
 }
 
