@@ -11,6 +11,8 @@ IMAGE ?= localhost/eks-hybrid-dra:dev
 PUSH ?=
 # How long each fuzz test runs.
 FUZZTIME ?= 30s
+# What "make bench" measures: prepare.
+BENCH ?= prepare
 # Further arguments of "go test" for unit and end-to-end tests, such as
 # TESTARGS="-run TestOneGPU".
 TESTARGS ?=
@@ -77,6 +79,10 @@ fuzz: ## Run each fuzz test for FUZZTIME.
 .PHONY: test-gpu
 test-gpu: ## Run the tests that need a real GPU; they say so where there is none.
 	@$(step) "tests on a real GPU" go test -tags gpu -count=1 -timeout 15m -v $(TESTARGS) ./test/gpu/...
+
+.PHONY: bench
+bench: cluster image workload ## Measure, and rewrite docs/performance.md; BENCH=prepare says what. BENCH_QUICK=1 is short and writes nothing.
+	@$(on_cluster) go run ./test/bench $(BENCH)
 
 ##@ Parts
 
