@@ -52,7 +52,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 ##@ Test it
 
 .PHONY: test
-test: deps-build deps-cluster lint unit e2e ## Run all tests: lint, unit, end to end.
+test: deps-build deps-cluster lint unit faults e2e ## Run all tests: lint, unit, faults, end to end.
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -61,8 +61,12 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -v '/test/e2e')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(e2e|faults)')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -timeout 15m $(TESTARGS) ./...
+
+.PHONY: faults
+faults: cluster ## Test what the plugin makes of crashes, full disks and lost answers, beside a real API server.
+	@$(step) "fault tests" env $(on_cluster) go test -count=1 -timeout 20m -v $(TESTARGS) ./test/faults/...
 
 .PHONY: e2e
 e2e: cluster image workload ## Run the end-to-end tests on a real one-node cluster.
@@ -83,6 +87,10 @@ test-gpu: ## Run the tests that need a real GPU; they say so where there is none
 .PHONY: bench
 bench: cluster image workload ## Measure, and rewrite docs/performance.md; BENCH=prepare says what. BENCH_QUICK=1 is short and writes nothing.
 	@$(on_cluster) go run ./test/bench $(BENCH)
+
+.PHONY: bench
+bench: cluster image ## Measure preparing claims and write docs/performance.md. BENCH_QUICK=1 takes a minute and writes nothing.
+	@$(step) "benchmark" env $(on_cluster) go run ./test/bench prepare
 
 ##@ Parts
 
