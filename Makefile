@@ -88,10 +88,6 @@ test-gpu: ## Run the tests that need a real GPU; they say so where there is none
 bench: cluster image workload ## Measure, and rewrite docs/performance.md; BENCH=prepare says what. BENCH_QUICK=1 is short and writes nothing.
 	@$(on_cluster) go run ./test/bench $(BENCH)
 
-.PHONY: bench
-bench: cluster image ## Measure preparing claims and write docs/performance.md. BENCH_QUICK=1 takes a minute and writes nothing.
-	@$(step) "benchmark" env $(on_cluster) go run ./test/bench prepare
-
 ##@ Parts
 
 .PHONY: cluster
