@@ -5,22 +5,29 @@ package faultpoint
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
 
 // At fails if the environment says so: FAULTPOINT=<step>=error returns an
-// error, FAULTPOINT=<step>=kill ends the process as kill -9 does. With
-// FAULTPOINT_ONCE=<file> that happens only while the file exists, and removes
-// it.
+// error, FAULTPOINT=<step>=kill ends the process as kill -9 does. Several are
+// separated by commas. With FAULTPOINT_ONCE=<folder> a step fails only while
+// the folder has a file of its name, and removes that file.
 func At(step Step) error {
-	want, how, _ := strings.Cut(os.Getenv("FAULTPOINT"), "=")
-	if Step(want) != step {
-		return nil
+	for fault := range strings.SplitSeq(os.Getenv("FAULTPOINT"), ",") {
+		want, how, _ := strings.Cut(fault, "=")
+		if Step(want) == step {
+			return fail(step, how)
+		}
 	}
+	return nil
+}
+
+func fail(step Step, how string) error {
 	if once := os.Getenv("FAULTPOINT_ONCE"); once != "" {
-		if err := os.Remove(once); err != nil {
-			return nil
+		if err := os.Remove(filepath.Join(once, string(step))); err != nil {
+			return nil //nolint:nilerr // it has failed already
 		}
 	}
 	if how == "kill" {

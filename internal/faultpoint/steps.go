@@ -22,8 +22,18 @@ const (
 	UnprepareFamily   Step = "unprepare-family"
 	UnprepareFreed    Step = "unprepare-freed"
 	UnprepareCDI      Step = "unprepare-cdi"
+	UnprepareMetadata Step = "unprepare-metadata"
 	UnprepareDeleted  Step = "unprepare-deleted"
 	UnprepareAnswer   Step = "unprepare-answer"
+)
+
+// The steps of taking back what a failed preparation did, in their order.
+const (
+	UndoFamily   Step = "undo-family"
+	UndoFreed    Step = "undo-freed"
+	UndoDeleted  Step = "undo-deleted"
+	UndoCDI      Step = "undo-cdi"
+	UndoMetadata Step = "undo-metadata"
 )
 
 // The steps of a start, in their order.
@@ -34,19 +44,31 @@ const (
 	StartServing     Step = "start-serving"
 )
 
+// The steps of mending what does not agree, at a start or later.
+const (
+	MendSetAside Step = "mend-set-aside"
+	MendHolding  Step = "mend-holding"
+	MendSpec     Step = "mend-spec"
+	MendMetadata Step = "mend-metadata"
+	MendPods     Step = "mend-pods"
+)
+
 // The steps at which a file is half-way to where it belongs.
 const (
-	FileWritten    Step = "file-written"
-	HoldingWritten Step = "holding-written"
-	SpecWritten    Step = "spec-written"
+	FileWritten     Step = "file-written"
+	HoldingWritten  Step = "holding-written"
+	SpecWritten     Step = "spec-written"
+	MetadataWritten Step = "metadata-written"
 )
 
 // Steps returns all steps.
 func Steps() []Step {
 	return []Step{
 		PrepareReceived, PrepareLocked, PreparePlanned, PrepareTaken, PrepareFamily, PrepareCDI, PrepareSaved, PrepareAnswer,
-		UnprepareReceived, UnprepareLocked, UnprepareFamily, UnprepareFreed, UnprepareCDI, UnprepareDeleted, UnprepareAnswer,
+		UnprepareReceived, UnprepareLocked, UnprepareFamily, UnprepareFreed, UnprepareCDI, UnprepareMetadata, UnprepareDeleted, UnprepareAnswer,
+		UndoFamily, UndoFreed, UndoDeleted, UndoCDI, UndoMetadata,
 		StartStoreOpened, StartRecovered, StartDiscovered, StartServing,
-		FileWritten, HoldingWritten, SpecWritten,
+		MendSetAside, MendHolding, MendSpec, MendMetadata, MendPods,
+		FileWritten, HoldingWritten, SpecWritten, MetadataWritten,
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -74,6 +73,11 @@ type Driver struct {
 	status    status
 
 	fatal context.CancelCauseFunc
+
+	// calls is held for reading by every call of kubelet, and for writing by
+	// the end of Run: a call that goes on while the process stops must not
+	// find its locks gone, which the next instance relies on.
+	calls sync.RWMutex
 }
 
 // New returns a driver with its state recovered from disk. It serves nobody
@@ -123,7 +127,12 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 // until the plugin cannot go on, which is an error. What was prepared stays
 // prepared.
 func (d *Driver) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, d.store.Close()) }()
+	defer func() {
+		d.calls.Lock()
+		defer d.calls.Unlock()
+		err = errors.Join(err, d.store.Close())
+	}()
+	stop := ctx
 	ctx, d.fatal = context.WithCancelCause(ctx)
 	defer d.fatal(nil)
 
@@ -174,7 +183,10 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		})
 	}
 	wg.Go(func() { d.releaseAbandoned(ctx, d.options.AbandonedInterval) })
-	return d.publishOnChange(ctx, helper, changed)
+	if err := d.publishOnChange(ctx, helper, changed); err != nil && stop.Err() == nil {
+		return err
+	}
+	return nil // what fails because we stop is no failure
 }
 
 // publishOnChange writes the slices whenever the hardware has changed.
@@ -183,10 +195,7 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 	for {
 		select {
 		case <-ctx.Done():
-			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-				return cause
-			}
-			return nil
+			return context.Cause(ctx)
 		case <-changed:
 		}
 		if !first { // Run has looked already

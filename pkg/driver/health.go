@@ -44,6 +44,15 @@ func (d *Driver) registrarSocket() string {
 	return kubeletplugin.RollingUpdateRegistrarSocketFile(d.options.RegistrarDir, d.options.DriverName, d.options.PodUID)
 }
 
+// pluginSocket is the name that the helper gives the socket, see Start in its
+// draplugin.go.
+func (d *Driver) pluginSocket() string {
+	if d.options.PodUID == "" {
+		return "dra.sock"
+	}
+	return "dra-" + string(d.options.PodUID) + ".sock"
+}
+
 func dial(socket string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

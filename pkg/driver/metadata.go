@@ -107,8 +107,12 @@ func (d *Driver) removeStrayMetadata(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list metadata files: %w", err)
 	}
+	claims, err := d.knownClaims()
+	if err != nil {
+		return err
+	}
 	known := map[string]bool{}
-	for _, claim := range d.knownClaims(ctx) {
+	for _, claim := range claims {
 		known[metadataName(claim)] = true
 	}
 	for _, entry := range entries {

@@ -45,6 +45,8 @@ func (e *busyError) Error() string {
 // PrepareResourceClaims makes the devices of claims ready, each claim by
 // itself and all at the same time.
 func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceapi.ResourceClaim) (map[types.UID]kubeletplugin.PrepareResult, error) {
+	d.calls.RLock()
+	defer d.calls.RUnlock()
 	results := make([]kubeletplugin.PrepareResult, len(claims))
 	var wg sync.WaitGroup
 	for n, claim := range claims {
@@ -152,7 +154,8 @@ func (d *Driver) ready(r *claimstore.Record, results []resourceapi.DeviceRequest
 		if entry.Request != results[n].Request || entry.Device != results[n].Device || entry.Pool != results[n].Pool {
 			return false, nil
 		}
-		if !d.cdi.Exists(entry.Family, r.Claim.UID) {
+		// A record of another release may lack what kubelet must be told.
+		if len(entry.CDIDeviceIDs) == 0 || !d.cdi.Exists(entry.Family, r.Claim.UID) {
 			return false, nil
 		}
 		if entry.AdminAccess {
@@ -182,7 +185,7 @@ func (d *Driver) prepareSteps(ctx context.Context, ref device.Claim, claim *reso
 			err = errors.Join(err, undo.run(ctx))
 		}
 	}()
-	if err := d.takeAll(ctx, steps, undo); err != nil {
+	if err := d.takeAll(ctx, steps, podUIDs(claim), undo); err != nil {
 		return nil, err
 	}
 	edits := map[string]map[string]device.Edits{}
@@ -218,7 +221,7 @@ func (d *Driver) prepareSteps(ctx context.Context, ref device.Claim, claim *reso
 
 // takeAll takes everything that the steps occupy, or nothing. The order is the
 // same for every claim, so that two never wait for each other.
-func (d *Driver) takeAll(ctx context.Context, steps []step, undo *undoLog) error {
+func (d *Driver) takeAll(ctx context.Context, steps []step, pods []types.UID, undo *undoLog) error {
 	wanted := map[string]*step{}
 	for n := range steps {
 		s := &steps[n]
@@ -231,21 +234,21 @@ func (d *Driver) takeAll(ctx context.Context, steps []step, undo *undoLog) error
 	}
 	for _, thing := range slices.Sorted(maps.Keys(wanted)) {
 		s := wanted[thing]
-		if err := d.take(ctx, thing, s, undo); err != nil {
+		if err := d.take(ctx, thing, s, pods, undo); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (d *Driver) take(ctx context.Context, thing string, s *step, undo *undoLog) error {
+func (d *Driver) take(ctx context.Context, thing string, s *step, pods []types.UID, undo *undoLog) error {
 	had, err := d.store.Holds(s.grant.Claim.UID, []string{thing})
 	if err != nil {
 		if err := d.setAsideHolding(ctx, err); err != nil {
 			return err
 		}
 	}
-	holder, err := d.store.Take(thing, claimstore.Holding{Claim: s.grant.Claim, Device: s.entry})
+	holder, err := d.store.Take(thing, claimstore.Holding{Claim: s.grant.Claim, Pods: pods, Device: s.entry})
 	if err != nil {
 		return err
 	}

@@ -13,9 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
+
+// apiTimeout bounds a question to the API server about one claim. Kubelet, with
+// 45 s for its call, may be waiting for the answer.
+const apiTimeout = 5 * time.Second
 
 // loadOrSetAside returns a claim's record. One that cannot be read is moved
 // out of the way and counts as none: the holdings still say what the claim
@@ -35,7 +40,7 @@ func (d *Driver) setAside(ctx context.Context, unreadable *claimstore.Unreadable
 		return errors.Join(unreadable, err)
 	}
 	klog.FromContext(ctx).Error(unreadable, "File set aside: its content is made anew from what else is known; the file can be deleted", "path", path)
-	return nil
+	return faultpoint.At(faultpoint.MendSetAside)
 }
 
 // setAsideHolding deals with a holding that cannot be read: it is moved out of
@@ -67,8 +72,11 @@ func (d *Driver) restoreHoldings(ctx context.Context) error {
 				continue
 			}
 			for _, thing := range entry.Occupies {
-				holder, err := d.store.Take(thing, claimstore.Holding{Claim: record.Claim, Device: entry})
+				holder, err := d.store.Take(thing, claimstore.Holding{Claim: record.Claim, Pods: record.Pods, Device: entry})
 				if err != nil {
+					return err
+				}
+				if err := faultpoint.At(faultpoint.MendHolding); err != nil {
 					return err
 				}
 				if holder != nil {
@@ -81,7 +89,8 @@ func (d *Driver) restoreHoldings(ctx context.Context) error {
 }
 
 // recoverState makes what is on disk agree with itself at start: unreadable
-// files out of the way, holdings for all records, no CDI spec without a claim.
+// files out of the way, holdings for all records, no CDI spec and no metadata
+// file without a claim.
 func (d *Driver) recoverState(ctx context.Context) error {
 	uids, err := d.store.Claims()
 	if err != nil {
@@ -104,7 +113,12 @@ func (d *Driver) recoverState(ctx context.Context) error {
 	if err := d.restoreHoldings(ctx); err != nil {
 		return err
 	}
-	return d.removeStraySpecs(ctx)
+	// A CDI folder that is out of order keeps claims from being prepared, which
+	// their pods' events then say. It is no reason to stop serving the others.
+	if err := errors.Join(d.removeStraySpecs(ctx), d.removeStrayMetadata(ctx)); err != nil {
+		klog.FromContext(ctx).Error(err, "What claims that are gone have left is not removed, the next start tries again")
+	}
+	return nil
 }
 
 func (d *Driver) recoverClaim(ctx context.Context, uid types.UID) error {
@@ -134,7 +148,10 @@ func (d *Driver) removeStraySpecs(ctx context.Context) error {
 			if held, err := d.heldBy(uid); err != nil || len(held) > 0 {
 				return err
 			}
-			return d.cdi.Remove(uid)
+			if err := d.cdi.Remove(uid); err != nil {
+				return err
+			}
+			return faultpoint.At(faultpoint.MendSpec)
 		})
 		if err != nil {
 			return err
@@ -163,7 +180,11 @@ func (d *Driver) releaseAbandoned(ctx context.Context, interval time.Duration) {
 			return
 		case <-timer.C:
 		}
-		for _, ref := range d.knownClaims(ctx) {
+		claims, err := d.knownClaims()
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Cannot look for abandoned claims")
+		}
+		for _, ref := range claims {
 			if _, err := d.releaseIfAbandoned(ctx, ref); err != nil && ctx.Err() == nil {
 				klog.FromContext(ctx).Error(err, "Could not tell whether a claim is abandoned, its devices stay with it", "claim", ref)
 			}
@@ -173,18 +194,18 @@ func (d *Driver) releaseAbandoned(ctx context.Context, interval time.Duration) {
 }
 
 // knownClaims returns all claims that have something on this node.
-func (d *Driver) knownClaims(ctx context.Context) []device.Claim {
+func (d *Driver) knownClaims() ([]device.Claim, error) {
 	byUID := map[types.UID]device.Claim{}
 	holdings, _, err := d.store.Holdings()
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Cannot list what claims hold")
+		return nil, err
 	}
 	for _, h := range holdings {
 		byUID[h.Claim.UID] = h.Claim
 	}
 	uids, err := d.store.Claims()
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Cannot list claims")
+		return nil, err
 	}
 	for _, uid := range uids {
 		if record, err := d.store.Load(uid); err == nil && record != nil {
@@ -195,7 +216,7 @@ func (d *Driver) knownClaims(ctx context.Context) []device.Claim {
 	for _, ref := range byUID {
 		claims = append(claims, ref)
 	}
-	return claims
+	return claims, nil
 }
 
 // releaseIfAbandoned unprepares a claim if the API has answered that the claim
@@ -204,34 +225,29 @@ func (d *Driver) knownClaims(ctx context.Context) []device.Claim {
 // it cannot, because it lost track or the plugin was away. A silent API
 // releases nothing.
 func (d *Driver) releaseIfAbandoned(ctx context.Context, ref device.Claim) (bool, error) {
+	// Asked first without the claim's lock: a server that does not answer must
+	// not keep kubelet from having the claim unprepared.
+	claim, err := d.apiClaim(ctx, ref)
+	if err != nil {
+		return false, err
+	}
 	released := false
-	err := d.withLock(ctx, ref.UID, func() error {
-		record, err := d.store.Load(ref.UID)
-		if err != nil {
+	err = d.withLock(ctx, ref.UID, func() error {
+		has, err := d.belongings(ref.UID)
+		if err != nil || has.empty() {
 			return err
 		}
-		entries, err := d.heldBy(ref.UID)
-		if err != nil {
+		if claim != nil && d.gives(claim, has.devices) {
+			return d.notePods(has.record, claim)
+		}
+		running, err := d.options.Processes.Running(has.pods)
+		if err != nil || len(running) > 0 {
 			return err
 		}
-		if record != nil {
-			entries = record.Devices
-		}
-		if len(entries) == 0 && record == nil {
-			return nil
-		}
+		// The claim may have got the devices again since it was asked for.
 		claim, err := d.apiClaim(ctx, ref)
-		if err != nil {
+		if err != nil || (claim != nil && d.gives(claim, has.devices)) {
 			return err
-		}
-		if claim != nil && d.gives(claim, entries) {
-			return d.notePods(record, claim)
-		}
-		if record != nil {
-			running, err := d.options.Processes.Running(record.Pods)
-			if err != nil || len(running) > 0 {
-				return err
-			}
 		}
 		names, err := d.unprepareLocked(ctx, ref)
 		if err != nil {
@@ -244,9 +260,45 @@ func (d *Driver) releaseIfAbandoned(ctx context.Context, ref device.Claim) (bool
 	return released, err
 }
 
+// belongings are what a claim has on this node.
+type belongings struct {
+	record  *claimstore.Record // nil if the claim has none
+	devices []claimstore.Device
+	// pods are those that may use the devices, as far as is known.
+	pods []types.UID
+}
+
+func (b *belongings) empty() bool { return b.record == nil && len(b.devices) == 0 }
+
+func (d *Driver) belongings(uid types.UID) (*belongings, error) {
+	record, err := d.store.Load(uid)
+	if err != nil {
+		return nil, err
+	}
+	holdings, _, err := d.store.Holdings()
+	if err != nil {
+		return nil, err
+	}
+	has := &belongings{record: record, devices: devicesOf(holdings, uid)}
+	for _, h := range holdings {
+		if h.Claim.UID == uid {
+			has.pods = append(has.pods, h.Pods...)
+		}
+	}
+	if record != nil {
+		has.devices = record.Devices
+		has.pods = append(has.pods, record.Pods...)
+	}
+	slices.Sort(has.pods)
+	has.pods = slices.Compact(has.pods)
+	return has, nil
+}
+
 // apiClaim returns the claim from a fresh answer of the API server, or nil if
 // the API answered that it is gone.
 func (d *Driver) apiClaim(ctx context.Context, ref device.Claim) (*resourceapi.ResourceClaim, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, apiTimeout, errors.New("no answer"))
+	defer cancel()
 	claim, err := d.options.KubeClient.ResourceV1().ResourceClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -288,5 +340,8 @@ func (d *Driver) notePods(record *claimstore.Record, claim *resourceapi.Resource
 	if !changed {
 		return nil
 	}
-	return d.store.Save(record)
+	if err := d.store.Save(record); err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.MendPods)
 }

@@ -1,13 +1,17 @@
 package driver
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
@@ -154,5 +158,94 @@ func TestUnreadableStateIsNoCrashLoop(t *testing.T) {
 	aside, err := os.ReadDir(filepath.Join(n.dir, "data", "unreadable"))
 	if err != nil || len(aside) != 2 || !strings.HasPrefix(aside[1].Name(), "x.json.") {
 		t.Errorf("set aside: %v, %v", aside, err)
+	}
+}
+
+// An API server that takes questions and never answers must not keep kubelet
+// from giving the device back.
+func TestSilentAPIDelaysNoUnprepare(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	d := n.start()
+	claim := newClaim("a", []string{"gpu-0"})
+	mustPrepare(t, d, claim)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	n.client.PrependReactor("get", "resourceclaims", func(clienttesting.Action) (bool, runtime.Object, error) {
+		close(asked)
+		<-answer
+		return true, nil, errors.New("connection lost")
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.releaseIfAbandoned(t.Context(), claimRef(claim))
+		done <- err
+	}()
+	<-asked
+	mustUnprepare(t, d, claim)
+	close(answer)
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "connection lost") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// The record that named the pods is lost. A pod that still runs keeps its
+// device all the same.
+func TestLostRecordDoesNotTakeADeviceFromARunningPod(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	n.processes.pods["pod-a"] = true
+	claim := newClaim("a", []string{"gpu-0"})
+	mustPrepare(t, n.start(), claim)
+	if err := os.WriteFile(filepath.Join(n.dir, "data", "claims", "a.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := n.start()
+	if released, err := d.releaseIfAbandoned(t.Context(), claimRef(claim)); released || err != nil {
+		t.Fatalf("released %v, %v", released, err)
+	}
+	n.processes.end("pod-a")
+	if released, err := d.releaseIfAbandoned(t.Context(), claimRef(claim)); !released || err != nil {
+		t.Errorf("released %v, %v", released, err)
+	}
+}
+
+// The kubeletplugin helper names metadata folders after claims, and a claim may
+// have had a namesake.
+func TestMetadataOfANamesakeStays(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	d := n.start()
+	old := newClaim("old", []string{"gpu-0"})
+	mustPrepare(t, d, old)
+	file := filepath.Join(d.metadataDir(), metadataName(claimRef(old)), "r0", "metadata.json")
+	for _, test := range []struct {
+		uid   string
+		stays bool
+	}{{"next", true}, {"old", false}} {
+		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeMetadata(file, []byte(`{"metadata":{"uid":"`+test.uid+`"}}{}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mustUnprepare(t, d, old)
+		if _, err := os.Stat(file); (err == nil) != test.stays {
+			t.Errorf("metadata of %s: %v", test.uid, err)
+		}
+	}
+}
+
+func TestRecordWithoutAnAnswerIsMadeAnew(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	d := n.start()
+	claim := newClaim("a", []string{"gpu-0"})
+	before := mustPrepare(t, d, claim)
+	record, err := d.store.Load("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record.Devices[0].CDIDeviceIDs, record.Devices[0].Attributes = nil, nil
+	if err := d.store.Save(record); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, mustPrepare(t, d, claim)); diff != "" {
+		t.Errorf("kubelet is told something else (-before +after):\n%s", diff)
 	}
 }

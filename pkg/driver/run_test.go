@@ -71,6 +71,10 @@ func TestServesKubelet(t *testing.T) {
 		t.Errorf("unexpected slices: %v, %v", slices, err)
 	}
 
+	if err := d.removeStaleSockets(t.Context()); err == nil || !strings.Contains(err.Error(), "--pod-uid") {
+		t.Errorf("a second plugin of the same pod: want an error that names the flag, got %v", err)
+	}
+
 	conn, err := dial(filepath.Join(dir, "data", "dra.sock"))
 	if err != nil {
 		t.Fatal(err)

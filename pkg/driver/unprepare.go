@@ -20,6 +20,8 @@ import (
 // UnprepareResourceClaims gives the devices of claims back, all claims at the
 // same time. It needs no API server.
 func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletplugin.NamespacedObject) (map[types.UID]error, error) {
+	d.calls.RLock()
+	defer d.calls.RUnlock()
 	errs := make([]error, len(claims))
 	var wg sync.WaitGroup
 	for n, claim := range claims {
@@ -94,6 +96,12 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim) ([]strin
 	if err := faultpoint.At(faultpoint.UnprepareCDI); err != nil {
 		return nil, err
 	}
+	if err := d.removeMetadata(ref); err != nil {
+		return nil, err
+	}
+	if err := faultpoint.At(faultpoint.UnprepareMetadata); err != nil {
+		return nil, err
+	}
 	if err := d.store.Delete(ref.UID); err != nil {
 		return nil, err
 	}
@@ -137,6 +145,10 @@ func (d *Driver) heldBy(uid types.UID) ([]claimstore.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	return devicesOf(holdings, uid), nil
+}
+
+func devicesOf(holdings map[string]claimstore.Holding, uid types.UID) []claimstore.Device {
 	var entries []claimstore.Device
 	for _, h := range holdings {
 		if h.Claim.UID != uid || slices.ContainsFunc(entries, func(e claimstore.Device) bool { return e.Device == h.Device.Device }) {
@@ -144,7 +156,7 @@ func (d *Driver) heldBy(uid types.UID) ([]claimstore.Device, error) {
 		}
 		entries = append(entries, h.Device)
 	}
-	return entries, nil
+	return entries
 }
 
 // undoLog remembers what a prepare did, for when it fails.
@@ -190,18 +202,37 @@ func (u *undoLog) run(ctx context.Context) error {
 		if kept[thing] {
 			continue
 		}
-		if err := u.driver.store.Free(thing, u.claim.UID); err != nil {
+		if err := u.free(thing); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	if !u.ready {
-		// A save that failed late may have left a record.
-		errs = append(errs, u.driver.store.Delete(u.claim.UID), u.driver.cdi.Remove(u.claim.UID))
+		errs = append(errs, u.removeFiles())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("undo what was prepared: %w", err)
 	}
 	return nil
+}
+
+func (u *undoLog) free(thing string) error {
+	if err := u.driver.store.Free(thing, u.claim.UID); err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.UndoFreed)
+}
+
+// removeFiles removes all that a claim has besides devices. One that cannot be
+// removed does not keep the others.
+func (u *undoLog) removeFiles() error {
+	// A save that failed late may have left a record.
+	err := u.driver.store.Delete(u.claim.UID)
+	err = errors.Join(err, faultpoint.At(faultpoint.UndoDeleted))
+	err = errors.Join(err, u.driver.cdi.Remove(u.claim.UID))
+	err = errors.Join(err, faultpoint.At(faultpoint.UndoCDI))
+	// A preparation that crashed after it was done may have left these.
+	err = errors.Join(err, u.driver.removeMetadata(u.claim))
+	return errors.Join(err, faultpoint.At(faultpoint.UndoMetadata))
 }
 
 func (u *undoLog) undo(ctx context.Context, entry claimstore.Device) error {
@@ -212,7 +243,7 @@ func (u *undoLog) undo(ctx context.Context, entry claimstore.Device) error {
 	if err := family.Release(ctx, grant); err != nil {
 		return fmt.Errorf("release device %q: %w", entry.Device, err)
 	}
-	return nil
+	return faultpoint.At(faultpoint.UndoFamily)
 }
 
 func (u *undoLog) ours(entry claimstore.Device) bool {

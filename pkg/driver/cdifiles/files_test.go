@@ -52,7 +52,7 @@ func TestOnlyOwnFilesAreTouched(t *testing.T) {
 	files := New(dir, "eks-hybrid-dra")
 	others := []string{
 		"eks-hybrid-dra_metadata_another-claim_gpu.json",
-		"eks-hybrid-dra2_gpu_" + string(uid) + ".json",         // a driver with a similar name
+		"eks-hybrid-dra2_gpu_" + string(uid) + ".json", // a driver with a similar name
 		"eks-hybrid-dra_gpu_another-claim.json",
 		"nvidia.yaml",
 	}

@@ -29,7 +29,7 @@ func (s *Store) Take(thing string, h Holding) (*Holding, error) {
 	path := s.holdingPath(thing)
 	temp := filepath.Join(filepath.Dir(path), tempPrefix+thing+"@"+string(h.Claim.UID)+fileSuffix)
 	if err := os.WriteFile(temp, data, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("take %s: %w", thing, err), removeIfThere(temp))
+		return nil, errors.Join(s.cannotWrite(fmt.Errorf("take %s for claim %s: %w", thing, h.Claim, err)), removeIfThere(temp))
 	}
 	if err := faultpoint.At(faultpoint.HoldingWritten); err != nil {
 		return nil, errors.Join(err, removeIfThere(temp))
@@ -37,13 +37,13 @@ func (s *Store) Take(thing string, h Holding) (*Holding, error) {
 	// A link, unlike a rename, never replaces: of all who try, one has it.
 	err = os.Link(temp, path)
 	if removeErr := removeIfThere(temp); removeErr != nil {
-		return nil, fmt.Errorf("take %s: %w", thing, removeErr)
+		return nil, s.cannotWrite(fmt.Errorf("take %s for claim %s: %w", thing, h.Claim, removeErr))
 	}
 	switch {
 	case err == nil:
 		return nil, nil
 	case !errors.Is(err, fs.ErrExist):
-		return nil, fmt.Errorf("take %s: %w", thing, err)
+		return nil, s.cannotWrite(fmt.Errorf("take %s for claim %s: %w", thing, h.Claim, err))
 	}
 	holder, err := s.Holder(thing)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *Store) Free(thing string, uid types.UID) error {
 		return nil
 	}
 	if err := removeIfThere(s.holdingPath(thing)); err != nil {
-		return fmt.Errorf("give back %s: %w", thing, err)
+		return s.cannotWrite(fmt.Errorf("give back %s: %w", thing, err))
 	}
 	s.mu.Lock()
 	close(s.freed)

@@ -59,7 +59,10 @@ type Device struct {
 type Holding struct {
 	Version int          `json:"version"`
 	Claim   device.Claim `json:"claim"`
-	Device  Device       `json:"device"`
+	// Pods are those of the claim's [Record], for when that is lost: a device
+	// is not taken from a pod that still runs.
+	Pods   []types.UID `json:"pods,omitempty"`
+	Device Device      `json:"device"`
 
 	unknown map[string]json.RawMessage
 }

@@ -92,7 +92,7 @@ func (s *Store) Save(r *Record) error {
 		return fmt.Errorf("encode the record of claim %s: %w", r.Claim, err)
 	}
 	if err := writeDurably(s.claimPath(r.Claim.UID), data); err != nil {
-		return fmt.Errorf("save the record of claim %s: %w", r.Claim, err)
+		return s.cannotWrite(fmt.Errorf("save the record of claim %s: %w", r.Claim, err))
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func (s *Store) Save(r *Record) error {
 // Delete removes a claim's record. No record is fine.
 func (s *Store) Delete(uid types.UID) error {
 	if err := os.Remove(s.claimPath(uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete the record of claim %s: %w", uid, err)
+		return s.cannotWrite(fmt.Errorf("delete the record of claim %s: %w", uid, err))
 	}
 	return nil
 }
@@ -144,6 +144,11 @@ func (e *UnreadableError) Error() string {
 }
 
 func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// cannotWrite adds the way out to an error of writing.
+func (s *Store) cannotWrite(err error) error {
+	return fmt.Errorf("%w: see that %s can be written and has room", err, s.dir)
+}
 
 func (s *Store) claimPath(uid types.UID) string {
 	return filepath.Join(s.dir, claimsDir, string(uid)+fileSuffix)
