@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -28,7 +31,11 @@ func newCommand() *cobra.Command {
 			if err := o.validate(); err != nil {
 				return err
 			}
-			ctx := klog.NewContext(cmd.Context(), klog.Background().WithValues("node", o.nodeName, "driver", o.driverName))
+			// An update ends the old plugin while the new one serves. It has to
+			// take its sockets along, or kubelet goes on calling them.
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			ctx = klog.NewContext(ctx, klog.Background().WithValues("node", o.nodeName, "driver", o.driverName))
 			return run(ctx, o)
 		},
 	}
