@@ -145,6 +145,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	if err := faultpoint.At(faultpoint.StartDiscovered); err != nil {
 		return err
 	}
+	changed, registered := newSignal(), newSignal()
 	helper, err := kubeletplugin.Start(ctx, d,
 		kubeletplugin.DriverName(d.options.DriverName),
 		kubeletplugin.NodeName(d.options.NodeName),
@@ -154,6 +155,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		kubeletplugin.RollingUpdate(d.options.PodUID),
 		kubeletplugin.Serialize(false), // claims have locks of their own
 		kubeletplugin.HealthService(false),
+		kubeletplugin.GRPCInterceptor(onRegistration(registered.send)),
 		kubeletplugin.EnableDeviceMetadata(true, []schema.GroupVersion{metadatav1beta1.SchemeGroupVersion, metadatav1alpha1.SchemeGroupVersion}),
 		kubeletplugin.CDIDirectory(d.options.CDIDir),
 		kubeletplugin.MetadataFileOps(kubeletplugin.MetadataFileOperations{WriteFile: writeMetadata}),
@@ -167,49 +169,63 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		return err
 	}
 
-	changed := make(chan struct{}, 1)
-	changed <- struct{}{}
+	changed.send()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer d.fatal(nil) // before the wait: ends what is waited for
 	for _, f := range d.options.Families {
 		wg.Go(func() {
-			f.Watch(ctx, func() {
-				select {
-				case changed <- struct{}{}:
-				default: // a look is due already
-				}
-			})
+			f.Watch(ctx, changed.send)
 		})
 	}
 	wg.Go(func() { d.releaseAbandoned(ctx, d.options.AbandonedInterval) })
-	if err := d.publishOnChange(ctx, helper, changed); err != nil && stop.Err() == nil {
+	if err := d.publishOnChange(ctx, helper, changed, registered); err != nil && stop.Err() == nil {
 		return err
 	}
 	return nil // what fails because we stop is no failure
 }
 
-// publishOnChange writes the slices whenever the hardware has changed.
-func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Helper, changed <-chan struct{}) error {
+// publishOnChange writes the slices whenever the hardware has changed, and
+// again when kubelet may have deleted them.
+func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Helper, changed, registered signal) error {
+	restore := newRestoring()
+	defer restore.ticker.Stop()
 	first := true
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-registered:
+			restore.start()
+			continue
+		case <-restore.ticker.C:
+			restore.tick()
 		case <-changed:
-		}
-		if !first { // Run has looked already
-			if err := d.inventory.refresh(ctx); err != nil {
-				return err
+			if !first { // Run has looked already
+				if err := d.inventory.refresh(ctx); err != nil {
+					return err
+				}
 			}
+			first = false
+			klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(d.inventory.devices()))
+			d.status.publishing()
 		}
-		first = false
-		devices := d.inventory.devices()
-		klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(devices))
-		d.status.publishing()
-		if err := helper.PublishResources(ctx, resources(d.pool, devices)); err != nil {
+		if err := helper.PublishResources(ctx, resources(d.pool, d.inventory.devices())); err != nil {
 			return fmt.Errorf("publish the devices: %w", err)
 		}
+	}
+}
+
+// signal tells that something is due. Sending it again before it was received
+// changes nothing.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) send() {
+	select {
+	case s <- struct{}{}:
+	default: // due already
 	}
 }
 
