@@ -1,0 +1,215 @@
+package faults
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+)
+
+// changes are the calls that change what outlives the process, by the name of
+// what they are called on.
+var changes = map[string][]string{
+	"store":  {"Take", "Free", "Save", "Delete", "SetAside"},
+	"cdi":    {"Write", "Remove"},
+	"family": {"Prepare", "Release"},
+}
+
+// parsePackage returns the functions of a package's files, tests left out.
+func parsePackage(t *testing.T, files *token.FileSet, dir string) []*ast.FuncDecl {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(bed.root, dir, "*.go"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no source in %s: %v", dir, err)
+	}
+	var functions []*ast.FuncDecl
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(files, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range parsed.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Body != nil {
+				functions = append(functions, f)
+			}
+		}
+	}
+	return functions
+}
+
+// called returns what a call is called on and the name of the function:
+// "store", "Take" for d.store.Take(...).
+func called(call *ast.CallExpr) (on, name string) {
+	selector, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return "", ""
+	}
+	switch x := selector.X.(type) {
+	case *ast.Ident:
+		on = x.Name
+	case *ast.SelectorExpr:
+		on = x.Sel.Name
+	}
+	return on, selector.Sel.Name
+}
+
+// points returns where in a function the program can be made to fail, by step.
+func points(f *ast.FuncDecl) map[string][]token.Pos {
+	found := map[string][]token.Pos{}
+	ast.Inspect(f, func(node ast.Node) bool {
+		call, ok := node.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		if on, name := called(call); on != "faultpoint" || name != "At" || len(call.Args) != 1 {
+			return true
+		}
+		if step, ok := call.Args[0].(*ast.SelectorExpr); ok {
+			found[step.Sel.Name] = append(found[step.Sel.Name], call.Pos())
+		}
+		return true
+	})
+	return found
+}
+
+func hasPoint(f *ast.FuncDecl, is func(token.Pos) bool) bool {
+	for _, all := range points(f) {
+		if slices.ContainsFunc(all, is) {
+			return true
+		}
+	}
+	return false
+}
+
+// After every change the plugin can be made to fail, or what a crash leaves
+// there would not be tested.
+func TestEveryChangeCanBeFollowedByAFault(t *testing.T) {
+	t.Parallel()
+	files := token.NewFileSet()
+	seen := map[string]bool{}
+	for _, f := range parsePackage(t, files, "pkg/driver") {
+		ast.Inspect(f, func(node ast.Node) bool {
+			call, ok := node.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			on, name := called(call)
+			if !slices.Contains(changes[on], name) {
+				return true
+			}
+			seen[on+"."+name] = true
+			if !hasPoint(f, func(p token.Pos) bool { return p > call.Pos() }) {
+				t.Errorf("%s: no faultpoint.At follows %s.%s in %s", files.Position(call.Pos()), on, name, f.Name.Name)
+			}
+			return true
+		})
+	}
+	for on, names := range changes {
+		for _, name := range names {
+			if !seen[on+"."+name] {
+				t.Errorf("pkg/driver calls no %s.%s: was it renamed?", on, name)
+			}
+		}
+	}
+}
+
+// Where a file is written and then put in its place, the plugin can be made to
+// fail in between.
+func TestEveryHalfWrittenFileCanBeLeft(t *testing.T) {
+	t.Parallel()
+	files := token.NewFileSet()
+	for _, dir := range []string{"pkg/driver", "pkg/driver/claimstore", "pkg/driver/cdifiles"} {
+		for _, f := range parsePackage(t, files, dir) {
+			writes := token.NoPos
+			ast.Inspect(f, func(node ast.Node) bool {
+				call, ok := node.(*ast.CallExpr)
+				if !ok {
+					return true
+				}
+				on, name := called(call)
+				if ident, isPlain := call.Fun.(*ast.Ident); isPlain {
+					name = ident.Name
+				}
+				switch {
+				case on == "os" && name == "WriteFile", name == "writeSynced":
+					writes = call.Pos()
+				case writes != token.NoPos && on == "os" && (name == "Rename" || name == "Link"):
+					if !hasPoint(f, func(p token.Pos) bool { return p > writes && p < call.Pos() }) {
+						t.Errorf("%s: no faultpoint.At between the write and os.%s in %s", files.Position(call.Pos()), name, f.Name.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// Every step that has a name is a place in the program, and on the list.
+func TestEveryStepIsAPlace(t *testing.T) {
+	t.Parallel()
+	constants := stepConstants(t)
+	if diff := cmp.Diff(slices.Sorted(maps.Values(constants)), sortedSteps()); diff != "" {
+		t.Errorf("faultpoint.Steps leaves steps out, or has others (-constants +Steps):\n%s", diff)
+	}
+	files := token.NewFileSet()
+	used := map[string]bool{}
+	for _, dir := range []string{"pkg/driver", "pkg/driver/claimstore", "pkg/driver/cdifiles"} {
+		for _, f := range parsePackage(t, files, dir) {
+			for name := range points(f) {
+				used[name] = true
+			}
+		}
+	}
+	for name := range constants {
+		if !used[name] {
+			t.Errorf("no faultpoint.At(faultpoint.%s) in pkg/driver", name)
+		}
+	}
+}
+
+// stepConstants returns the steps by the names of their constants.
+func stepConstants(t *testing.T) map[string]string {
+	t.Helper()
+	path := filepath.Join(bed.root, "internal", "faultpoint", "steps.go")
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), path, source, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := map[string]string{}
+	ast.Inspect(parsed, func(node ast.Node) bool {
+		spec, ok := node.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return true
+		}
+		if value, ok := spec.Values[0].(*ast.BasicLit); ok {
+			constants[spec.Names[0].Name] = strings.Trim(value.Value, `"`)
+		}
+		return true
+	})
+	return constants
+}
+
+func sortedSteps() []string {
+	var all []string
+	for _, step := range faultpoint.Steps() {
+		all = append(all, string(step))
+	}
+	slices.Sort(all)
+	return all
+}
