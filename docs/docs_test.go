@@ -10,7 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 )
@@ -120,4 +124,38 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestReadmeShowsTheExample makes sure that what README.md shows is what the
+// end-to-end tests run, but for the toleration that only some nodes need.
+func TestReadmeShowsTheExample(t *testing.T) {
+	_, after, found := strings.Cut(read(t, "../README.md"), "## Use it\n\n```yaml\n")
+	shown, _, closed := strings.Cut(after, "```")
+	if !found || !closed {
+		t.Fatal("README.md shows no example under \"Use it\"")
+	}
+	wantClaim, wantPod := parse(t, read(t, "../examples/one-gpu.yaml"))
+	gotClaim, gotPod := parse(t, shown)
+	if diff := cmp.Diff(wantClaim, gotClaim); diff != "" {
+		t.Errorf("claim template in README.md (-want +got):\n%s", diff)
+	}
+	wantPod.Spec.Tolerations = nil
+	if diff := cmp.Diff(wantPod, gotPod); diff != "" {
+		t.Errorf("pod in README.md (-want +got):\n%s", diff)
+	}
+}
+
+func parse(t *testing.T, text string) (claim resourceapi.ResourceClaimTemplate, pod corev1.Pod) {
+	t.Helper()
+	first, second, found := strings.Cut(text, "\n---\n")
+	if !found {
+		t.Fatalf("want two objects, got\n%s", text)
+	}
+	if err := yaml.UnmarshalStrict([]byte(first), &claim); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.UnmarshalStrict([]byte(second), &pod); err != nil {
+		t.Fatal(err)
+	}
+	return claim, pod
 }
