@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +34,6 @@ const (
 
 // busyError says that another claim has a thing that is needed.
 type busyError struct {
-	thing  string
 	device string
 	holder device.Claim
 }
@@ -135,8 +135,14 @@ func (d *Driver) prepareLocked(ctx context.Context, ref device.Claim, claim *res
 	if err != nil {
 		return nil, err
 	}
+	if before != nil && !sameAllocation(before, results) {
+		if err := d.endFormerAllocation(ctx, ref, before); err != nil {
+			return nil, err
+		}
+		before = nil
+	}
 	if before != nil {
-		ready, err := d.ready(before, results)
+		ready, err := d.ready(before)
 		if err != nil || ready {
 			return before, err
 		}
@@ -144,16 +150,35 @@ func (d *Driver) prepareLocked(ctx context.Context, ref device.Claim, claim *res
 	return d.prepareSteps(ctx, ref, claim, results, before)
 }
 
-// ready tells whether a record still says all there is to say: same devices,
-// same boot, devices held, CDI specs in place.
-func (d *Driver) ready(r *claimstore.Record, results []resourceapi.DeviceRequestAllocationResult) (bool, error) {
-	if r.BootID != d.options.BootID || len(r.Devices) != len(results) {
+// sameAllocation tells whether a record is of this allocation of its claim.
+func sameAllocation(r *claimstore.Record, results []resourceapi.DeviceRequestAllocationResult) bool {
+	return slices.EqualFunc(r.Devices, results, func(entry claimstore.Device, result resourceapi.DeviceRequestAllocationResult) bool {
+		return entry.Request == result.Request && entry.Pool == result.Pool && entry.Device == result.Device
+	})
+}
+
+// endFormerAllocation gives back what a claim had before it was deallocated
+// and allocated anew, once no pod uses that any more.
+func (d *Driver) endFormerAllocation(ctx context.Context, ref device.Claim, former *claimstore.Record) error {
+	running, err := d.options.Processes.Running(former.Pods)
+	if err != nil {
+		return err
+	}
+	if len(running) > 0 {
+		return &busyError{device: strings.Join(deviceNames(former.Devices), ", "), holder: former.Claim}
+	}
+	klog.FromContext(ctx).Info("The claim was allocated anew, what it had is released", "devices", deviceNames(former.Devices))
+	_, err = d.unprepareLocked(ctx, ref)
+	return err
+}
+
+// ready tells whether a record still says all there is to say: same boot,
+// devices held, CDI specs in place.
+func (d *Driver) ready(r *claimstore.Record) (bool, error) {
+	if r.BootID != d.options.BootID {
 		return false, nil
 	}
-	for n, entry := range r.Devices {
-		if entry.Request != results[n].Request || entry.Device != results[n].Device || entry.Pool != results[n].Pool {
-			return false, nil
-		}
+	for _, entry := range r.Devices {
 		// A record of another release may lack what kubelet must be told.
 		if len(entry.CDIDeviceIDs) == 0 || !d.cdi.Exists(entry.Family, r.Claim.UID) {
 			return false, nil
@@ -253,7 +278,7 @@ func (d *Driver) take(ctx context.Context, thing string, s *step, pods []types.U
 		return err
 	}
 	if holder != nil {
-		return &busyError{thing: thing, device: s.grant.Device, holder: holder.Claim}
+		return &busyError{device: s.grant.Device, holder: holder.Claim}
 	}
 	undo.took(thing, had)
 	return faultpoint.At(faultpoint.PrepareTaken)

@@ -296,6 +296,24 @@ func TestSameClaimTwiceAtOnce(t *testing.T) {
 	}
 }
 
+// A claim that was deallocated and allocated anew, while kubelet had lost track
+// of it, gives back what it had, but not from under a pod that still runs.
+func TestClaimThatWasAllocatedAnew(t *testing.T) {
+	n := newNode(t, "gpu-0", "gpu-1")
+	d := n.start()
+	mustPrepare(t, d, newClaim("a", []string{"gpu-0"}))
+	n.processes.pods["pod-a"] = true
+	again := newClaim("a", []string{"gpu-1"})
+	n.createClaim(again)
+	if err := prepare(t, d, again).Err; err == nil || !strings.Contains(err.Error(), "gpu-0") {
+		t.Fatalf("want to hear that gpu-0 is still in use, got %v", err)
+	}
+	n.processes.end("pod-a")
+	mustPrepare(t, d, again)
+	mustPrepare(t, d, newClaim("b", []string{"gpu-0"})) // free again
+	mustUnprepare(t, d, again)
+}
+
 func TestUnprepareOfAnUnknownClaim(t *testing.T) {
 	n := newNode(t, "gpu-0")
 	mustUnprepare(t, n.start(), newClaim("never-seen", nil))
