@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,8 +28,12 @@ const metadataFolder = "dra-device-metadata"
 // writeMetadata writes a metadata file, or the CDI spec that mounts it, whole
 // or not at all. Unlike the helper's own way it does not sync: after a crash
 // of the machine kubelet has everything prepared again, and waiting for the
-// disk would be the larger part of a preparation.
+// disk would be the larger part of a preparation. What is there already is left
+// alone, so that a repeated preparation needs no room on the disk.
 func writeMetadata(path string, data []byte, perm os.FileMode) error {
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
+		return nil
+	}
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	err := os.WriteFile(temp, data, perm)
 	if err == nil {

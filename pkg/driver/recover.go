@@ -53,35 +53,43 @@ func (d *Driver) setAsideHolding(ctx context.Context, err error) error {
 	if err := d.setAside(ctx, unreadable); err != nil {
 		return err
 	}
-	return d.restoreHoldings(ctx)
-}
-
-// restoreHoldings makes sure that every device of every record is held.
-func (d *Driver) restoreHoldings(ctx context.Context) error {
 	uids, err := d.store.Claims()
 	if err != nil {
 		return err
 	}
 	for _, uid := range uids {
-		record, err := d.store.Load(uid)
-		if err != nil || record == nil {
-			continue // unreadable ones are dealt with by whoever holds their lock
+		// Without the claims' locks, as the caller has that of another claim.
+		// What is taken for a claim that is unprepared at this moment is found
+		// to be abandoned later.
+		if err := d.restoreHoldings(ctx, uid); err != nil {
+			return err
 		}
-		for _, entry := range record.Devices {
-			if entry.AdminAccess {
-				continue
+	}
+	return nil
+}
+
+// restoreHoldings makes sure that every device of a claim's record is held.
+func (d *Driver) restoreHoldings(ctx context.Context, uid types.UID) error {
+	record, err := d.store.Load(uid)
+	if err != nil || record == nil {
+		return nil //nolint:nilerr // unreadable ones are dealt with by whoever holds their lock
+	}
+	for _, entry := range record.Devices {
+		// The usual case writes nothing, so that a full disk is no hindrance
+		// to a start.
+		if holds, err := d.store.Holds(record.Claim.UID, entry.Occupies); entry.AdminAccess || (err == nil && holds) {
+			continue
+		}
+		for _, thing := range entry.Occupies {
+			holder, err := d.store.Take(thing, claimstore.Holding{Claim: record.Claim, Pods: record.Pods, Device: entry})
+			if err != nil {
+				return err
 			}
-			for _, thing := range entry.Occupies {
-				holder, err := d.store.Take(thing, claimstore.Holding{Claim: record.Claim, Pods: record.Pods, Device: entry})
-				if err != nil {
-					return err
-				}
-				if err := faultpoint.At(faultpoint.MendHolding); err != nil {
-					return err
-				}
-				if holder != nil {
-					klog.FromContext(ctx).Error(nil, "A device is in the records of two claims", "device", entry.Device, "claim", record.Claim, "holder", holder.Claim)
-				}
+			if err := faultpoint.At(faultpoint.MendHolding); err != nil {
+				return err
+			}
+			if holder != nil {
+				klog.FromContext(ctx).Error(nil, "A device is in the records of two claims", "device", entry.Device, "claim", record.Claim, "holder", holder.Claim)
 			}
 		}
 	}
@@ -110,8 +118,10 @@ func (d *Driver) recoverState(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := d.restoreHoldings(ctx); err != nil {
-		return err
+	for _, uid := range uids {
+		if err := d.withLock(ctx, uid, func() error { return d.restoreHoldings(ctx, uid) }); err != nil {
+			return err
+		}
 	}
 	// A CDI folder that is out of order keeps claims from being prepared, which
 	// their pods' events then say. It is no reason to stop serving the others.
