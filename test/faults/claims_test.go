@@ -206,3 +206,20 @@ func (n *node) newPod() *corev1.Pod {
 	})
 	return pod
 }
+
+// deallocate takes the claim's devices away in the API server.
+func (n *node) deallocate(c claim) {
+	n.t.Helper()
+	if err := draclient.Deallocate(n.t.Context(), bed.client, c.Claim); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// reallocate gives the claim other devices in the API server.
+func (n *node) reallocate(c claim, devices ...string) {
+	n.t.Helper()
+	n.deallocate(c)
+	if err := draclient.Allocate(n.t.Context(), bed.client, c.Claim, n.allocation(devices...)); err != nil {
+		n.t.Fatal(err)
+	}
+}

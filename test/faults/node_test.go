@@ -87,7 +87,9 @@ func (n *node) wipe() error {
 	var errs []error
 	for _, dir := range []string{n.dir, filepath.Join(n.dir, "plugins"), n.dataDir()} {
 		entries, err := os.ReadDir(dir)
-		errs = append(errs, err)
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 		for _, entry := range entries {
 			if slices.Contains([]string{"plugins", driverName, "simulated"}, entry.Name()) {
 				continue

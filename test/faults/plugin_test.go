@@ -300,3 +300,6 @@ func (b *logBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buffer.String()
 }
+
+// logged returns what the plugin has said so far, as an error to look into.
+func logged(p *plugin) error { return errors.New(p.log.String()) }
