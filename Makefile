@@ -39,7 +39,7 @@ on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTE
 help: ## Print this list.
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: cluster image workload ## Bring up a cluster with a simulated DGX H200 and run a GPU job in it. DEMO_KEEP=1 leaves it up.
@@ -52,7 +52,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 ##@ Test it
 
 .PHONY: test
-test: deps-build deps-cluster lint unit faults e2e ## Run all tests: lint, unit, faults, end to end.
+test: deps-build deps-cluster lint unit test-cluster faults e2e ## Run all tests.
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -62,7 +62,11 @@ lint: ## Check style, common mistakes and the floors of the design.
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
 	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(e2e|faults)')
-	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -timeout 15m $(TESTARGS) ./...
+	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
+
+.PHONY: test-cluster
+test-cluster: cluster ## Test the test cluster itself: that it comes up, and leaves nothing behind.
+	@$(step) "tests of the test cluster" go test -C test/cluster -count=1 -timeout 20m -v $(TESTARGS) .
 
 .PHONY: faults
 faults: cluster ## Test what the plugin makes of crashes, full disks and lost answers, beside a real API server.
