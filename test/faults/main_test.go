@@ -17,6 +17,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -187,7 +188,9 @@ func (b *testBed) removeObjects(ctx context.Context) error {
 		errs = append(errs, draclient.Delete(ctx, b.client, draclient.ClaimOf(&c)))
 	}
 	for _, name := range b.made {
-		errs = append(errs, b.client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{}))
+		if err := b.client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(append(errs, b.client.CoreV1().Namespaces().Delete(ctx, b.namespace, metav1.DeleteOptions{}))...)
 }

@@ -103,7 +103,7 @@ func (n *node) launch(options ...option) *plugin {
 		"--cdi-root="+n.cdiDir(), "--host-root="+n.hostRoot, "--simulate=dgx-h200", "--http-address="+p.http)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	// Nothing of a test that dies must go on.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}

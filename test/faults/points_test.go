@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -212,4 +213,31 @@ func sortedSteps() []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// The page for admins names the tests that show what it says.
+func TestPageNamesTests(t *testing.T) {
+	t.Parallel()
+	page := mustRead(t, filepath.Join(bed.root, "docs", "what-happens-when.md"))
+	tests := map[string]bool{}
+	for _, dir := range []string{"test/faults", "test/e2e"} {
+		paths, err := filepath.Glob(filepath.Join(bed.root, dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(mustRead(t, path), -1) {
+				tests[m[1]] = true
+			}
+		}
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(page, -1)
+	if len(named) == 0 {
+		t.Error("the page names no test")
+	}
+	for _, m := range named {
+		if !tests[m[1]] {
+			t.Errorf("the page names %s, which is no test", m[1])
+		}
+	}
 }

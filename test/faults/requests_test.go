@@ -1,9 +1,14 @@
 package faults
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/draclient"
 )
@@ -115,10 +120,32 @@ func TestGPUGone(t *testing.T) {
 	n.losePCIDevice(before)
 	p.mustUnprepare(before)
 	p.mustFailToPrepare(after, `device "gpu-3"`, "GPU 0000:61:00.0 cannot be used", "delete the pod")
+	n.waitPublished(gpus - 1)
 	p.mustPrepare(other)
 	p.mustUnprepare(other)
 	p.kill()
 	n.start().mustGiveAll() // a start of the simulation puts the GPU back
+	n.waitPublished(gpus)
+}
+
+// waitPublished waits until the node's slices have that many devices.
+func (n *node) waitPublished(want int) {
+	n.t.Helper()
+	selector := fields.OneTermEqualSelector(resourceapi.ResourceSliceSelectorNodeName, n.name).String()
+	eventually(n.t, "published", func() error {
+		slices, err := bed.client.ResourceV1().ResourceSlices().List(n.t.Context(), metav1.ListOptions{FieldSelector: selector})
+		if err != nil {
+			return err
+		}
+		have := 0
+		for _, s := range slices.Items {
+			have += len(s.Spec.Devices)
+		}
+		if have != want {
+			return fmt.Errorf("%d devices are published, want %d", have, want)
+		}
+		return nil
+	})
 }
 
 // losePCIDevice takes the GPU of a prepared claim from the simulated machine.
