@@ -22,8 +22,13 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
-// abandonedInterval is how often claims are checked for being abandoned.
-const abandonedInterval = time.Minute
+const (
+	// abandonedInterval is how often claims are checked for being abandoned.
+	abandonedInterval = time.Minute
+	// endWait is how long processes that have been told to end may take to be
+	// gone from the process table.
+	endWait = 5 * time.Second
+)
 
 // ProcessTable tells which pods have processes on this node.
 type ProcessTable interface {
@@ -57,6 +62,9 @@ type Options struct {
 	// ReleaseWait bounds the wait for a device that another claim still
 	// holds. Default 40 s: kubelet gives up on a call after 45 s.
 	ReleaseWait time.Duration
+	// EndWait bounds the wait, when a claim is to be unprepared, for processes
+	// that still use it. Default 5 s.
+	EndWait time.Duration
 	// AbandonedInterval is how often claims that nobody unprepares are looked
 	// for. Default 1 min.
 	AbandonedInterval time.Duration
@@ -85,6 +93,9 @@ type Driver struct {
 func New(ctx context.Context, options Options) (*Driver, error) {
 	if options.ReleaseWait == 0 {
 		options.ReleaseWait = releaseWait
+	}
+	if options.EndWait == 0 {
+		options.EndWait = endWait
 	}
 	if options.AbandonedInterval == 0 {
 		options.AbandonedInterval = abandonedInterval

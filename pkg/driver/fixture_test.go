@@ -146,7 +146,7 @@ func (n *node) start() *Driver {
 		DriverName: testDriver, NodeName: testNode,
 		DataDir: filepath.Join(n.dir, "data"), RegistrarDir: filepath.Join(n.dir, "registry"), CDIDir: n.cdiDir(),
 		BootID: n.bootID, KubeClient: n.client, Processes: n.processes,
-		Families: []Family{n.gpus}, Metrics: metrics, ReleaseWait: n.wait,
+		Families: []Family{n.gpus}, Metrics: metrics, ReleaseWait: n.wait, EndWait: n.wait,
 	})
 	if err != nil {
 		n.t.Fatal(err)
@@ -239,7 +239,7 @@ func mustPrepare(t *testing.T, d *Driver, claim *resourceapi.ResourceClaim) []ku
 	return result.Devices
 }
 
-func mustUnprepare(t *testing.T, d *Driver, claim *resourceapi.ResourceClaim) {
+func unprepare(t *testing.T, d *Driver, claim *resourceapi.ResourceClaim) error {
 	t.Helper()
 	results, err := d.UnprepareResourceClaims(t.Context(), []kubeletplugin.NamespacedObject{{
 		UID: claim.UID, NamespacedName: types.NamespacedName{Namespace: claim.Namespace, Name: claim.Name},
@@ -247,7 +247,12 @@ func mustUnprepare(t *testing.T, d *Driver, claim *resourceapi.ResourceClaim) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := results[claim.UID]; err != nil {
+	return results[claim.UID]
+}
+
+func mustUnprepare(t *testing.T, d *Driver, claim *resourceapi.ResourceClaim) {
+	t.Helper()
+	if err := unprepare(t, d, claim); err != nil {
 		t.Fatal(err)
 	}
 }

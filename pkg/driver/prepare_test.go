@@ -314,6 +314,24 @@ func TestClaimThatWasAllocatedAnew(t *testing.T) {
 	mustUnprepare(t, d, again)
 }
 
+// Kubelet has the claims of force-deleted pods unprepared once a minute, also
+// while their containers still run.
+func TestUnprepareTakesNothingFromAPodThatStillRuns(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	d := n.start()
+	mustPrepare(t, d, newClaim("a", []string{"gpu-0"}))
+	n.processes.pods["pod-a"] = true
+	if err := unprepare(t, d, newClaim("a", nil)); err == nil || !strings.Contains(err.Error(), "ns/claim-a") || !strings.Contains(err.Error(), "pod-a") {
+		t.Errorf("want to hear that pod-a still uses claim ns/claim-a, got %v", err)
+	}
+	if err := prepare(t, d, newClaim("b", []string{"gpu-0"})).Err; err == nil {
+		t.Error("the device was given to another claim while pod-a used it")
+	}
+	n.processes.end("pod-a")
+	mustUnprepare(t, d, newClaim("a", nil))
+	mustPrepare(t, d, newClaim("b", []string{"gpu-0"}))
+}
+
 func TestUnprepareOfAnUnknownClaim(t *testing.T) {
 	n := newNode(t, "gpu-0")
 	mustUnprepare(t, n.start(), newClaim("never-seen", nil))

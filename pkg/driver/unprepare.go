@@ -54,15 +54,59 @@ func (d *Driver) unprepareClaim(ctx context.Context, ref device.Claim) ([]string
 	if err := faultpoint.At(faultpoint.UnprepareReceived); err != nil {
 		return nil, err
 	}
-	var released []string
-	err := d.withLock(ctx, ref.UID, func() (err error) {
-		released, err = d.unprepareLocked(ctx, ref)
-		return err
-	})
+	released, err := d.unprepareWhenUnused(ctx, ref)
 	if err == nil {
 		err = faultpoint.At(faultpoint.UnprepareAnswer)
 	}
 	return released, err
+}
+
+// unprepareWhenUnused waits a little for the end of processes that use the
+// claim, and refuses to take their devices away.
+//
+// Kubelet has a claim unprepared once its pods' containers have stopped, but for
+// one case: once a minute it does so for all pods that it no longer finds in the
+// API, such as force-deleted ones, though it still waits for their containers to
+// end (reconcileLoop in pkg/kubelet/cm/dra/manager.go of Kubernetes 1.37). It
+// asks again when they have.
+func (d *Driver) unprepareWhenUnused(ctx context.Context, ref device.Claim) ([]string, error) {
+	waited := time.NewTimer(d.options.EndWait)
+	defer waited.Stop()
+	for {
+		var (
+			released []string
+			running  []types.UID
+		)
+		err := d.withLock(ctx, ref.UID, func() (err error) {
+			if running, err = d.usedBy(ctx, ref.UID); err != nil || len(running) > 0 {
+				return err
+			}
+			released, err = d.unprepareLocked(ctx, ref)
+			return err
+		})
+		if err != nil || len(running) == 0 {
+			return released, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-waited.C:
+			return nil, fmt.Errorf("its devices are still in use: processes of pods with the UIDs %v run on this node, kubelet will ask again when they have ended", running)
+		case <-time.After(releasePoll):
+		}
+	}
+}
+
+// usedBy returns the pods of a claim that have processes on this node.
+func (d *Driver) usedBy(ctx context.Context, uid types.UID) ([]types.UID, error) {
+	if _, err := d.loadOrSetAside(ctx, uid); err != nil {
+		return nil, err
+	}
+	has, err := d.belongings(uid)
+	if err != nil {
+		return nil, err
+	}
+	return d.options.Processes.Running(has.pods)
 }
 
 // unprepareLocked gives back everything a claim has and returns the names of
