@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/simulated"
 )
 
 type options struct {
@@ -70,6 +72,11 @@ func (o *options) validate() error {
 	}
 	if o.driverRoot != "" && !filepath.IsAbs(o.driverRoot) {
 		errs = append(errs, fmt.Errorf("--driver-root %q: want an absolute path on the host, or nothing", o.driverRoot))
+	}
+	if o.simulate != "" {
+		if _, err := simulated.ParseModel(o.simulate); err != nil {
+			errs = append(errs, fmt.Errorf("--simulate: %w", err))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -14,6 +14,10 @@ import (
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
 )
 
+// memoryLimitsHook is the name of a hook of the toolkit, see
+// internal/discover/hooks.go there.
+const memoryLimitsHook nvcdi.HookName = "apply-cuda-memory-limits"
+
 // editor works out container edits with nvcdi, for one look at the machine.
 type editor struct {
 	opts  Options
@@ -59,6 +63,10 @@ func newEditor(opts Options, driver installation, lib nvml.Interface, logger klo
 		nvcdi.WithDevRoot(opts.devRoot(driver)),
 		nvcdi.WithLibrarySearchPaths(driver.searchPaths()),
 		nvcdi.WithNVIDIACDIHookPath(opts.CDIHookPath),
+		// It limits the GPU memory of pods that ask for that in variables of
+		// their own. It calls NVML, which the program on the host, linked such
+		// that it runs on every host, cannot.
+		nvcdi.WithDisabledHooks(memoryLimitsHook),
 		// One way to find the driver's files, whatever the driver's age and
 		// also in simulation.
 		nvcdi.WithFeatureFlags(nvcdi.FeatureDisableNvsandboxUtils),

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// Every flag with a wrong value is named, all of them at once.
+func TestWrongFlags(t *testing.T) {
+	t.Setenv("NODE_NAME", "")
+	for name, test := range map[string]struct {
+		args []string
+		say  []string
+	}{
+		"no node":         {nil, []string{"--node-name", "NODE_NAME"}},
+		"several":         {[]string{"--driver-name=Not_A_Domain", "--cdi-root=cdi", "--driver-root=run/nvidia"}, []string{`--driver-name "Not_A_Domain"`, "--node-name", `--cdi-root "cdi"`, `--driver-root "run/nvidia"`}},
+		"unknown flag":    {[]string{"--drivername=x"}, []string{"--drivername"}},
+		"argument":        {[]string{"start"}, []string{"start"}},
+		"unknown machine": {[]string{"--node-name=n", "--simulate=dgx-b200"}, []string{"--simulate", `"dgx-b200"`, "dgx-h200"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			command := newCommand()
+			var out bytes.Buffer
+			command.SetOut(&out)
+			command.SetErr(&out)
+			command.SetArgs(append(test.args, "--kubelet-root="+t.TempDir()))
+			err := command.ExecuteContext(t.Context())
+			if err == nil {
+				t.Fatal("started")
+			}
+			for _, want := range test.say {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error does not say %q: %v", want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestVersion(t *testing.T) {
+	command := newCommand()
+	var out bytes.Buffer
+	command.SetOut(&out)
+	command.SetArgs([]string{"--version"})
+	if err := command.ExecuteContext(t.Context()); err != nil || !strings.HasPrefix(out.String(), "kubelet-plugin version v") {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
