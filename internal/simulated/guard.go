@@ -58,22 +58,41 @@ func refusal(t reflect.Type, ret nvml.Return) []reflect.Value {
 	return results
 }
 
-// delegate finds the method that a function of nvml.Interface stands for:
-// DeviceGetName(device) is device.GetName(). The zero Value means that there
-// is none.
+// delegate makes the function that stands for a method of its first argument:
+// DeviceGetName(device) is device.GetName(). The zero Value means that there is
+// none. It calls the mock's field, not its method: the linker keeps every
+// method of every type in a program that looks methods up by name, which makes
+// this one half as large again.
 func delegate(name string, t reflect.Type) reflect.Value {
 	if t.NumIn() == 0 || t.In(0).Kind() != reflect.Interface {
 		return reflect.Value{}
 	}
-	handle := t.In(0)
-	method, found := handle.MethodByName(strings.TrimPrefix(name, handle.Name()))
-	if !found || method.Type.NumIn() != t.NumIn()-1 || method.Type.NumOut() != t.NumOut() {
+	field, isMethod := strings.CutPrefix(name, t.In(0).Name())
+	if !isMethod {
 		return reflect.Value{}
 	}
 	return reflect.MakeFunc(t, func(args []reflect.Value) []reflect.Value {
 		if args[0].IsNil() {
 			return refusal(t, nvml.ERROR_INVALID_ARGUMENT)
 		}
-		return args[0].MethodByName(method.Name).Call(args[1:])
+		method := fieldOf(args[0].Elem(), field+"Func")
+		if !method.IsValid() || method.Kind() != reflect.Func || method.IsNil() || !fits(method.Type(), t) {
+			return refusal(t, nvml.ERROR_NOT_SUPPORTED)
+		}
+		return method.Call(args[1:])
 	})
+}
+
+// fieldOf returns a field of the struct that value points to, or the zero
+// Value.
+func fieldOf(value reflect.Value, name string) reflect.Value {
+	if value.Kind() != reflect.Pointer || value.IsNil() || value.Elem().Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return value.Elem().FieldByName(name)
+}
+
+// fits tells whether method is function without its first argument.
+func fits(method, function reflect.Type) bool {
+	return method.NumIn() == function.NumIn()-1 && method.NumOut() == function.NumOut()
 }
