@@ -36,20 +36,6 @@ func TestNothingIsLeftOnTheNodeWhenAllPodsAreGone(t *testing.T) {
 	}
 }
 
-// leftOnNode lists the files that exist only for claims: their state, the
-// devices they took, their metadata and their CDI specs.
-func leftOnNode(t *testing.T) []string {
-	t.Helper()
-	const data = "/var/lib/kubelet/plugins/" + harness.DriverName
-	var left []string
-	for _, folder := range []string{data + "/claims", data + "/devices", data + "/dra-device-metadata", "/var/run/cdi"} {
-		files, err := cluster.FilesOnNode(t.Context(), folder)
-		needNode(t, err)
-		left = append(left, files...)
-	}
-	return left
-}
-
 // needNode ends the test when the node cannot be reached as it needs to be.
 func needNode(t *testing.T, err error) {
 	t.Helper()

@@ -46,6 +46,11 @@ func newSpace(t *testing.T, labels map[string]string) *space {
 		s.clear()
 		cancel()
 	})
+	ready, cancelReady := context.WithTimeout(ctx, patience)
+	defer cancelReady()
+	if err := cluster.WaitNamespace(ready, s.name); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -85,23 +90,34 @@ func (s *space) template(name string, claim resourceapi.ResourceClaimSpec) {
 // in its container "show" and then lives on.
 func (s *space) pod(name, template string, show ...string) {
 	s.t.Helper()
-	if len(show) == 0 {
-		show = []string{"nvidia-smi", "-L"}
+	pod := newPod(name, template)
+	if len(show) > 0 {
+		pod.Spec.InitContainers[0].Command = show
 	}
+	s.create(pod)
+}
+
+// newPod returns a pod with a claim from the template, which lists its GPUs in
+// its container "show" and then lives on in its container "work".
+func newPod(name, template string) *corev1.Pod {
 	const image = "nvidia/cuda:12.3.0-base-ubuntu22.04"
 	claims := corev1.ResourceRequirements{Claims: []corev1.ResourceClaim{{Name: "gpu"}}}
-	_, err := cluster.Client.CoreV1().Pods(s.name).Create(s.ctx, &corev1.Pod{
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: ptr.To[int64](1),
-			InitContainers:                []corev1.Container{{Name: "show", Image: image, Command: show, Resources: claims}},
+			InitContainers:                []corev1.Container{{Name: "show", Image: image, Command: []string{"nvidia-smi", "-L"}, Resources: claims}},
 			Containers:                    []corev1.Container{{Name: "work", Image: image, Command: []string{"sleep", "infinity"}, Resources: claims}},
 			ResourceClaims:                []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimTemplateName: &template}},
 			Tolerations:                   []corev1.Toleration{{Key: "nvidia.com/gpu", Operator: corev1.TolerationOpExists}},
 		},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		s.t.Fatalf("creating pod %s: %v", name, err)
+	}
+}
+
+func (s *space) create(pod *corev1.Pod) {
+	s.t.Helper()
+	if _, err := cluster.Client.CoreV1().Pods(s.name).Create(s.ctx, pod, metav1.CreateOptions{}); err != nil {
+		s.t.Fatalf("creating pod %s: %v", pod.Name, err)
 	}
 }
 

@@ -48,58 +48,6 @@ func TestARestartOfThePluginDisturbsNothing(t *testing.T) {
 	s.wait("rival", harness.Running())
 }
 
-func TestPodsStartAndEndWhileThePluginIsUpdated(t *testing.T) {
-	s := newSpace(t, nil)
-	s.template("one", gpus(1))
-	s.pod("old", "one")
-	s.wait("old", harness.Running())
-	lost := watchSlices(t)
-
-	plugin, err := cluster.PluginPod(s.ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := cluster.Kubectl(s.ctx, "rollout", "restart", "-n", harness.Namespace, "daemonset/"+harness.Plugin); err != nil {
-		t.Fatal(err)
-	}
-	s.delete("old")
-	s.pod("new", "one")
-	s.wait("new", harness.Running())
-	s.waitGone("old")
-	waitForNewPlugin(s, plugin.UID)
-	ctx, cancel := context.WithTimeout(s.ctx, patience)
-	defer cancel()
-	if err := cluster.WaitDriver(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if slices := lost(); len(slices) > 0 {
-		t.Errorf("slices %v were deleted meanwhile", slices)
-	}
-}
-
-func TestARestartOfKubeletDisturbsNoPodAndTheGPUsComeBack(t *testing.T) {
-	s := newSpace(t, nil)
-	s.template("one", gpus(1))
-	s.pod("user", "one")
-	before := s.wait("user", harness.Running())
-	names := deviceNames(t)
-
-	ctx, cancel := context.WithTimeout(s.ctx, patience)
-	defer cancel()
-	needNode(t, cluster.RestartKubelet(ctx))
-	// Kubelet deletes the slices of its node when it starts: what it does not
-	// hear of may be gone.
-	s.pod("later", "one")
-	s.wait("later", harness.Running())
-	if _, err := cluster.WaitDevices(ctx, gpusPerNode); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(names, deviceNames(t)); diff != "" {
-		t.Errorf("devices (-before the restart +after):\n%s", diff)
-	}
-	wantUndisturbed(t, before, s.wait("user", harness.Running()))
-}
-
 func TestAPodRunsAgainWithItsGPUAfterAReboot(t *testing.T) {
 	s := newSpace(t, nil)
 	s.template("one", gpus(1))

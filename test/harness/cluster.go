@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
@@ -154,41 +153,4 @@ func (c *Cluster) ApplyKustomization(ctx context.Context, folder string) error {
 func (c *Cluster) Apply(ctx context.Context, namespace, file string) error {
 	_, err := c.Kubectl(ctx, "apply", "-n", namespace, "-f", file)
 	return err
-}
-
-// OnNode runs a program on the node and returns what it printed. ErrNoNode says
-// that the node is out of reach.
-func (c *Cluster) OnNode(ctx context.Context, program ...string) (string, error) {
-	if c.tool == nil {
-		return "", ErrNoNode
-	}
-	return c.tool.node(ctx, program...)
-}
-
-// Reboot ends everything on the node at once and starts it anew. ErrNoNode says
-// that the node is out of reach.
-func (c *Cluster) Reboot(ctx context.Context) error {
-	if c.tool == nil {
-		return ErrNoNode
-	}
-	return c.tool.reboot(ctx)
-}
-
-// RestartKubelet ends the node's kubelet and starts it again. ErrNoNode says that
-// the node is out of reach.
-func (c *Cluster) RestartKubelet(ctx context.Context) error {
-	if c.tool == nil {
-		return ErrNoNode
-	}
-	return c.tool.restart(ctx, "kubelet")
-}
-
-// FilesOnNode returns the paths of the files below a folder of the node. There
-// are none where the folder does not exist.
-func (c *Cluster) FilesOnNode(ctx context.Context, folder string) ([]string, error) {
-	out, err := c.OnNode(ctx, "find", filepath.Dir(folder), "-path", folder+"/*", "-type", "f")
-	if err != nil {
-		return nil, fmt.Errorf("listing %s on the node: %w", folder, err)
-	}
-	return strings.Fields(out), nil
 }

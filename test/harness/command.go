@@ -17,13 +17,14 @@ import (
 const stopGrace = 20 * time.Second
 
 // command is a program to run to its end. Show, if not nil, gets what it prints
-// while it runs.
+// while it runs, and Out, if not nil, what of that is no error.
 type command struct {
 	Dir  string
 	Path string
 	Args []string
 	Env  []string
 	Show io.Writer
+	Out  io.Writer
 }
 
 // run returns what the program printed to its standard output. The error ends
@@ -44,6 +45,9 @@ func (c command) run(ctx context.Context) (string, error) {
 	if c.Show != nil {
 		show := &lockedWriter{out: c.Show}
 		cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, show), io.MultiWriter(&stderr, show)
+	}
+	if c.Out != nil {
+		cmd.Stdout = io.MultiWriter(cmd.Stdout, c.Out)
 	}
 	if err := cmd.Run(); err != nil {
 		return stdout.String(), fmt.Errorf("%s: %w%s", c, err, tail(stderr.String()))

@@ -56,8 +56,14 @@ func (c *Cluster) InstallDriver(ctx context.Context, kustomization string) error
 // WaitDriver returns when the driver is ready on every node it belongs on, and
 // on at least one.
 func (c *Cluster) WaitDriver(ctx context.Context) error {
-	sets := cache.NewFilteredListWatchFromClient(c.Client.AppsV1().RESTClient(), "daemonsets", Namespace, func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, Plugin).String()
+	return c.WaitDaemonSet(ctx, Namespace, Plugin)
+}
+
+// WaitDaemonSet returns when a DaemonSet is ready on every node it belongs on,
+// and on at least one.
+func (c *Cluster) WaitDaemonSet(ctx context.Context, namespace, name string) error {
+	sets := cache.NewFilteredListWatchFromClient(c.Client.AppsV1().RESTClient(), "daemonsets", namespace, func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	})
 	var last appsv1.DaemonSetStatus
 	err := until(ctx, sets, &appsv1.DaemonSet{}, func(set *appsv1.DaemonSet, gone bool) (bool, error) {
@@ -71,23 +77,32 @@ func (c *Cluster) WaitDriver(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("waiting for DaemonSet %s/%s: %w; %d nodes want it, it is new on %d and available on %d",
-			Namespace, Plugin, err, last.DesiredNumberScheduled, last.UpdatedNumberScheduled, last.NumberAvailable)
+			namespace, name, err, last.DesiredNumberScheduled, last.UpdatedNumberScheduled, last.NumberAvailable)
 	}
 	return nil
 }
 
-// PluginPod returns the driver's one running pod.
-func (c *Cluster) PluginPod(ctx context.Context) (*corev1.Pod, error) {
+// PluginPods returns the driver's pods, whatever their state.
+func (c *Cluster) PluginPods(ctx context.Context) ([]corev1.Pod, error) {
 	pods, err := c.Client.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: pluginPods})
 	if err != nil {
 		return nil, fmt.Errorf("listing the driver's pods: %w", err)
 	}
-	for _, pod := range pods.Items {
+	return pods.Items, nil
+}
+
+// PluginPod returns the driver's one running pod.
+func (c *Cluster) PluginPod(ctx context.Context) (*corev1.Pod, error) {
+	pods, err := c.PluginPods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, pod := range pods {
 		if pod.DeletionTimestamp == nil && podCondition(&pod, corev1.PodReady) == corev1.ConditionTrue {
 			return &pod, nil
 		}
 	}
-	return nil, fmt.Errorf("none of the %d pods of the driver in namespace %s is ready", len(pods.Items), Namespace)
+	return nil, fmt.Errorf("none of the %d pods of the driver in namespace %s is ready", len(pods), Namespace)
 }
 
 // WaitPluginPod returns when a pod of the driver other than the old one is

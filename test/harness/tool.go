@@ -81,6 +81,18 @@ func (t tool) restart(ctx context.Context, component string) error {
 	return err
 }
 
+// disconnect cuts the node off from its control plane.
+func (t tool) disconnect(ctx context.Context) error {
+	_, err := t.command(nil, "disconnect", "--name", t.name).run(ctx)
+	return err
+}
+
+// connect undoes disconnect.
+func (t tool) connect(ctx context.Context) error {
+	_, err := t.command(nil, "connect", "--name", t.name).run(ctx)
+	return err
+}
+
 // kubectl runs the cluster's own kubectl as its admin.
 func (t tool) kubectl(args ...string) command {
 	return t.command(nil, append([]string{"kubectl", "--name", t.name, "--"}, args...)...)

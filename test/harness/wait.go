@@ -79,6 +79,18 @@ func (c *Cluster) WaitPod(ctx context.Context, namespace, name string, want PodC
 	return last, nil
 }
 
+// WaitNamespace returns when pods can be created in a new namespace, which is
+// when it has its default service account.
+func (c *Cluster) WaitNamespace(ctx context.Context, namespace string) error {
+	err := until(ctx, c.named("serviceaccounts", namespace, "default"), &corev1.ServiceAccount{}, func(_ *corev1.ServiceAccount, gone bool) (bool, error) {
+		return !gone, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the default service account of namespace %s: %w", namespace, err)
+	}
+	return nil
+}
+
 // WaitPodGone returns when there is no such pod.
 func (c *Cluster) WaitPodGone(ctx context.Context, namespace, name string) error {
 	if err := untilGone(ctx, c.named("pods", namespace, name)); err != nil {

@@ -21,13 +21,14 @@ func main() {
 
 	name := filepath.Base(os.Args[0])
 	programs := map[string]program{
-		"cat":    cat,
-		"python": python,
-		"sleep":  sleep,
+		"cat":      cat,
+		"python":   python,
+		"sleep":    sleep,
+		"stubborn": stubborn,
 	}
 	run, ok := programs[name]
 	if !ok {
-		fmt.Fprintf(os.Stderr, "%s: this stand-in image knows only cat, python and sleep\n", name)
+		fmt.Fprintf(os.Stderr, "%s: this stand-in image knows only cat, python, sleep and stubborn\n", name)
 		os.Exit(127)
 	}
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -52,6 +53,18 @@ func TestTrainingTellsWhatItWasGiven(t *testing.T) {
 	want := "GPU 0: NVIDIA H200 (UUID: GPU-1)\nNVIDIA_VISIBLE_DEVICES=void\ntrained on 1 GPU(s)\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
+	}
+}
+
+func TestAStubbornProgramEndsSomeTimeAfterItWasTold(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	start := time.Now()
+	if err := stubborn(ctx, []string{"0.1"}, &bytes.Buffer{}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took < 100*time.Millisecond {
+		t.Errorf("it ended after %v", took)
 	}
 }
 
