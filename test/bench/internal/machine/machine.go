@@ -28,8 +28,9 @@ type Conditions struct {
 	// LoadBefore and LoadAfter are the machine's load averages over one
 	// minute. What else runs on a shared machine shows in the first.
 	LoadBefore, LoadAfter float64
-	// FileSystem is that of the plugins' folders, and SyncMedian how long
-	// one synced write of 4 KiB takes there, in milliseconds.
+	// FileSystem is that of the plugins' folders, with its options, and
+	// SyncMedian how long a new file of 4 KiB takes there until it is on the
+	// disk, in milliseconds.
 	FileSystem string
 	SyncMedian float64
 }
@@ -78,8 +79,8 @@ func Load() (float64, error) {
 	return load, nil
 }
 
-// fileSystem returns the type of the file system that a folder is in: that of
-// the longest mount point above it.
+// fileSystem returns the type and the options of the file system that a folder
+// is in: that of the longest mount point above it.
 func fileSystem(dir string) (string, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -88,38 +89,36 @@ func fileSystem(dir string) (string, error) {
 	best, kind := "", ""
 	for line := range bytes.Lines(mounts) {
 		fields := strings.Fields(string(line))
-		if len(fields) < 3 {
+		if len(fields) < 4 {
 			continue
 		}
 		point := fields[1]
 		within := point == "/" || dir == point || strings.HasPrefix(dir, point+"/")
 		if within && len(point) >= len(best) {
-			best, kind = point, fields[2]
+			best, kind = point, fields[2]+" ("+fields[3]+")"
 		}
 	}
 	return kind, nil
 }
 
-// syncMedian measures what every durable write costs.
+// syncMedian measures what every durable write of a new file costs.
 func syncMedian(dir string) (float64, error) {
 	const writes = 50
-	path := filepath.Join(dir, "sync-probe")
 	var samples figures.Samples
-	for range writes {
+	for n := range writes {
+		path := filepath.Join(dir, fmt.Sprintf("sync-probe-%d", n))
 		start := time.Now()
-		if err := syncedWrite(path, make([]byte, 4096)); err != nil {
+		err := syncedWrite(path, make([]byte, 4096))
+		samples = append(samples, figures.Milliseconds(time.Since(start)))
+		if err = errors.Join(err, os.Remove(path)); err != nil {
 			return 0, fmt.Errorf("measure a synced write: %w", err)
 		}
-		samples = append(samples, figures.Milliseconds(time.Since(start)))
-	}
-	if err := os.Remove(path); err != nil {
-		return 0, fmt.Errorf("measure a synced write: %w", err)
 	}
 	return samples.Median(), nil
 }
 
 func syncedWrite(path string, data []byte) (err error) {
-	file, err := os.Create(path)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

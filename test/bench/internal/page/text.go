@@ -37,7 +37,7 @@ func (t Text) String() string {
 		{"Go of this program", strings.TrimPrefix(c.Go, "go")},
 		{"load average over 1 min, before and after", fmt.Sprintf("%.1f and %.1f", c.LoadBefore, c.LoadAfter)},
 		{"file system of the plugins' state", c.FileSystem},
-		{"one synced write of 4 KiB there, median", figures.Format(c.SyncMedian) + " ms"},
+		{"a new file of 4 KiB synced to disk there, median", figures.Format(c.SyncMedian) + " ms"},
 		{"compared with (peer)", peer},
 	} {
 		fmt.Fprintf(&out, "| %s | %s |\n", row[0], row[1])

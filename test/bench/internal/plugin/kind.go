@@ -85,13 +85,26 @@ func unpack(image, dir string) (err error) {
 	}
 }
 
+// copyProgram writes a program as it is written when an image is unpacked. A
+// file that the linker made lies in the kernel's cache in larger pieces, more
+// of which then count as memory of the process.
+func copyProgram(from, to string) (err error) {
+	file, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return writeProgram(to, file)
+}
+
 func writeProgram(path string, content io.Reader) (err error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	_, err = io.Copy(file, content)
+	// Only the plain methods, so that both programs are written alike.
+	_, err = io.Copy(struct{ io.Writer }{file}, struct{ io.Reader }{content})
 	return err
 }
 
@@ -104,12 +117,15 @@ const (
 // more than every driver has to, into dir. Module is the folder of the Go
 // module that pins its version. As GPUs it has only names.
 func Example(ctx context.Context, module, dir string) (Kind, error) {
-	path := filepath.Join(dir, peerProgram)
+	linked, path := filepath.Join(dir, peerProgram+".linked"), filepath.Join(dir, peerProgram)
 	// The same linker flags as for our image.
-	build := exec.CommandContext(ctx, "go", "build", "-C", module, "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, peerModule+"/cmd/"+peerProgram)
+	build := exec.CommandContext(ctx, "go", "build", "-C", module, "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", linked, peerModule+"/cmd/"+peerProgram)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		return Kind{}, fmt.Errorf("compile %s: %w: %s", peerProgram, err, lastLine(output))
+	}
+	if err := copyProgram(linked, path); err != nil {
+		return Kind{}, fmt.Errorf("copy %s: %w", peerProgram, err)
 	}
 	version, err := moduleVersion(path)
 	if err != nil {

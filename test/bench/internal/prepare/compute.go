@@ -35,6 +35,7 @@ func (s *Suite) compute() {
 	r.Add(crowdTwice, "times", crowdTwice, sum, figures.AtMost(0))
 	r.Add(startToSlices, "ms", startToSlices, p50, figures.AtMost(1100))
 	r.Add(rssIdle, "MB", rssIdle, p50, figures.AtMost(45))
+	r.Add(rssWarm, "MB", rssWarm, p50)
 	r.Add(fmt.Sprintf("rss_after_%d", s.Size.MemoryCycles), "MB", rssAfter, p50, figures.AtMostAbove(r.Samples[rssIdle][figures.Ours].Median(), 2, rssIdle))
 	r.Add(podStartPlain, "ms", podStartPlain, p50)
 	plain := r.Samples[podStartPlain][figures.Ours].Median()

@@ -16,6 +16,7 @@ import (
 const (
 	startToSlices  = "start_to_slices"
 	rssIdle        = "rss_idle"
+	rssWarm        = "rss_warm"
 	rssAfter       = "rss_after"
 	prepareAlone   = "prepare_alone"
 	unprepareAlone = "unprepare_alone"
@@ -40,8 +41,7 @@ func (s *Suite) starts(ctx context.Context) error {
 	})
 }
 
-func (s *Suite) idle(ctx context.Context) error { return s.lookAtMemory(ctx, rssIdle) }
-
+// lookAtMemory looks at the memory of plugins that have nothing to do.
 func (s *Suite) lookAtMemory(ctx context.Context, name string) error {
 	if err := s.rest(ctx); err != nil {
 		return err

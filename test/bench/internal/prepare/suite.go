@@ -21,7 +21,9 @@ import (
 // Size says how often things are measured.
 type Size struct {
 	Starts, Alone, AtOnce, Crowds, MemoryCycles, Pods, ForceDeletes int
-	// Rest is how long a plugin is left alone before its memory is looked at.
+	// Rest is how long a plugin is left alone before its memory is looked at:
+	// longer than the two minutes after which Go collects the garbage of a
+	// program that has nothing to do (forcegcperiod in runtime/proc.go).
 	Rest time.Duration
 	// Stubborn is how long the force-deleted container ignores SIGTERM.
 	Stubborn time.Duration
@@ -29,7 +31,7 @@ type Size struct {
 
 // Full is what figures are published with.
 func Full() Size {
-	return Size{Starts: 5, Alone: 400, AtOnce: 30, Crowds: 5, MemoryCycles: 10_000, Pods: 20, ForceDeletes: 3, Rest: 10 * time.Second, Stubborn: 20 * time.Second}
+	return Size{Starts: 5, Alone: 400, AtOnce: 30, Crowds: 5, MemoryCycles: 10_000, Pods: 20, ForceDeletes: 3, Rest: 130 * time.Second, Stubborn: 20 * time.Second}
 }
 
 // Quick shows within about a minute that everything works.
@@ -128,11 +130,12 @@ func (s *Suite) plugins(ctx context.Context) (err error) {
 		do    func(context.Context) error
 	}{
 		{"Plugin start until its devices are in the API", s.starts},
-		{"Idle memory", s.idle},
+		{"Memory before the first claim", func(ctx context.Context) error { return s.lookAtMemory(ctx, rssIdle) }},
 		{"Claims one at a time", s.alone},
 		{"Eight claims at once", s.atOnce},
 		{"64 claims for eight devices", s.crowds},
-		{fmt.Sprintf("Memory after %d claims", s.Size.MemoryCycles), s.memory},
+		{"Memory after these claims", func(ctx context.Context) error { return s.lookAtMemory(ctx, rssWarm) }},
+		{fmt.Sprintf("Memory after %d more claims", s.Size.MemoryCycles), s.memory},
 	} {
 		if err := s.Steps.Do(step.title, func() error { return step.do(ctx) }); err != nil {
 			return err
