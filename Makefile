@@ -11,6 +11,8 @@ IMAGE ?= localhost/eks-hybrid-dra:dev
 PUSH ?=
 # How long each fuzz test runs.
 FUZZTIME ?= 30s
+# How many minutes each test of "make soak" takes.
+SOAK_MINUTES ?= 15
 # What "make bench" measures: prepare.
 BENCH ?= prepare
 # Further arguments of "go test" for unit and end-to-end tests, such as
@@ -52,7 +54,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 ##@ Test it
 
 .PHONY: test
-test: deps-build deps-cluster lint unit test-cluster faults e2e ## Run all tests.
+test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults e2e ## Run all tests.
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -76,6 +78,11 @@ faults: cluster ## Test what the plugin makes of crashes, full disks and lost an
 e2e: cluster image workload ## Run the end-to-end tests on a real one-node cluster.
 	@$(step) "end-to-end tests" env $(on_cluster) go test -count=1 -timeout 40m -v $(TESTARGS) ./test/e2e/...
 
+.PHONY: soak
+soak: cluster image workload ## Cut the node off for SOAK_MINUTES, and kill the plugin for as long while pods start and end.
+	@$(step) "soak" env $(on_cluster) SOAK_MINUTES=$(SOAK_MINUTES) go test -count=1 -timeout $$((3 * $(SOAK_MINUTES) + 20))m -v \
+		-run 'TestANodeThatIsCutOff|TestNoPodFailsAndNothingIsLeft' $(TESTARGS) ./test/e2e/...
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZTIME.
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
@@ -83,6 +90,10 @@ fuzz: ## Run each fuzz test for FUZZTIME.
 			$(step) "fuzz $$target" go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 		done; \
 	done
+
+.PHONY: fuzz-shortly
+fuzz-shortly:
+	@$(MAKE) fuzz FUZZTIME=5s
 
 .PHONY: test-gpu
 test-gpu: ## Run the tests that need a real GPU; they say so where there is none.

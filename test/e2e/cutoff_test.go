@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -57,9 +58,7 @@ func TestANodeThatIsCutOffGoesOnAndAgreesWithItsControlPlaneAfterwards(t *testin
 	back := time.Now().Add(soak(t, 2*time.Minute))
 	// The cluster forgets a pod and its claim. The node cannot know.
 	s.forceDelete("forgotten")
-	// Kubelet waits longer each time before it starts a container again: after
-	// the fourth crash 40 s.
-	for crashes := range 4 {
+	for crashes := 0; time.Now().Add(crashPause(crashes)).Before(back); crashes++ {
 		plugin := s.kill(harness.Namespace, "", harness.PluginContainer)
 		crashing := s.kill(s.name, "crashing", "work")
 		s.waitReplaced(harness.Namespace, "", harness.PluginContainer, plugin)
@@ -125,6 +124,16 @@ func waitReleased(t *testing.T, claim types.UID) {
 	})
 }
 
+// crashPause is how long kubelet waits before it starts a container again that
+// crashed so often before.
+func crashPause(crashes int) time.Duration {
+	const first, most = 10 * time.Second, 5 * time.Minute
+	if crashes == 0 {
+		return 0
+	}
+	return min(first<<min(crashes-1, 10), most)
+}
+
 // kill kills the one running container of that name behind kubelet's back, and
 // returns what it was called.
 func (s *space) kill(namespace, pod, container string) string {
@@ -140,7 +149,7 @@ func (s *space) kill(namespace, pod, container string) string {
 // killed.
 func (s *space) waitReplaced(namespace, pod, container, killed string) {
 	s.t.Helper()
-	eventually(s.t, "started again", func() error {
+	eventuallyWithin(s.t, crashPause(math.MaxInt)+patience, "started again", func() error {
 		now, err := cluster.RunningContainers(s.ctx, namespace, pod, container)
 		if err == nil && (len(now) == 0 || slices.Contains(now, killed)) {
 			err = fmt.Errorf("container %s of %s/%s was not replaced", container, namespace, pod)
