@@ -108,9 +108,9 @@ func newMetrics(registry *prometheus.Registry) (*driver.Metrics, error) {
 // client does not limit itself: a node's own work is little, and the API
 // server protects itself better than a client can.
 func (o *options) client() (kubernetes.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	config, err := o.clientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
+		return nil, err
 	}
 	config.QPS = -1
 	config.ContentType = "application/vnd.kubernetes.protobuf"
@@ -120,6 +120,21 @@ func (o *options) client() (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
 	return client, nil
+}
+
+func (o *options) clientConfig() (*rest.Config, error) {
+	if o.kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("connect as the pod's service account: %w: outside a pod set --kubeconfig", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
+	}
+	return config, nil
 }
 
 // gpuFamily returns the GPUs of this machine, or of the simulated one.
@@ -147,5 +162,9 @@ func installBeside(target string) error {
 	if err != nil {
 		return fmt.Errorf("find this program's folder: %w", err)
 	}
-	return hostbin.Install(filepath.Join(filepath.Dir(self), filepath.Base(target)), target)
+	source := filepath.Join(filepath.Dir(self), filepath.Base(target))
+	if _, err := os.Stat(source); err != nil {
+		return fmt.Errorf("%w: the program must lie beside %s, as in the image that make image builds", err, filepath.Base(self))
+	}
+	return hostbin.Install(source, target)
 }

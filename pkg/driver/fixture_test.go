@@ -36,6 +36,7 @@ const (
 type fakeGPUs struct {
 	mu       sync.Mutex
 	devices  []device.Device
+	faults   []device.Fault
 	err      error
 	fail     map[string]error
 	ready    map[string]types.UID
@@ -60,7 +61,7 @@ func (f *fakeGPUs) NewConfig() runtime.Object { return v1alpha1.DefaultGpuConfig
 func (f *fakeGPUs) Devices(context.Context) (device.Inventory, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return device.Inventory{Devices: f.devices}, f.err
+	return device.Inventory{Devices: f.devices, Faults: f.faults}, f.err
 }
 
 func (f *fakeGPUs) Prepare(_ context.Context, g device.Grant) (device.Edits, error) {
@@ -126,6 +127,8 @@ type node struct {
 	processes *fakeProcesses
 	bootID    string
 	wait      time.Duration
+	// registry has the metrics of the instance that was started last.
+	registry *prometheus.Registry
 }
 
 func newNode(t *testing.T, devices ...string) *node {
@@ -138,7 +141,8 @@ func newNode(t *testing.T, devices ...string) *node {
 // start returns an instance of the plugin, as after a (re)start.
 func (n *node) start() *Driver {
 	n.t.Helper()
-	metrics, err := NewMetrics(prometheus.NewRegistry())
+	n.registry = prometheus.NewRegistry()
+	metrics, err := NewMetrics(n.registry)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -261,6 +265,9 @@ var (
 	createOptions = metav1.CreateOptions{}
 	deleteOptions = metav1.DeleteOptions{}
 )
+
+// errRecoverable is an error of the kubeletplugin helper that it goes on after.
+func errRecoverable() error { return kubeletplugin.ErrRecoverable }
 
 func failWith(err error) clienttesting.ReactionFunc {
 	return func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, err }

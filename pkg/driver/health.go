@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
@@ -14,8 +15,14 @@ import (
 )
 
 // Healthy returns nil if the plugin answers on its own sockets the way kubelet
-// asks. A plugin that does not must be restarted.
+// asks, and its folders are those of the host. A plugin that is not healthy
+// must be restarted.
 func (d *Driver) Healthy(ctx context.Context) (err error) {
+	for _, dir := range []string{d.options.DataDir, d.options.RegistrarDir, d.options.CDIDir} {
+		if err := checkMounted(dir); err != nil {
+			return err
+		}
+	}
 	registrar, err := dial(filepath.Join(d.options.RegistrarDir, d.registrarSocket()))
 	if err != nil {
 		return err
@@ -32,6 +39,23 @@ func (d *Driver) Healthy(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, plugin.Close()) }()
 	if _, err := drapb.NewDRAPluginClient(plugin).NodePrepareResources(ctx, &drapb.NodePrepareResourcesRequest{}); err != nil {
 		return fmt.Errorf("ask the plugin socket to prepare no claim: %w", err)
+	}
+	return nil
+}
+
+// checkMounted returns an error if a folder was deleted on the host. A container
+// goes on to see the deleted one, where nothing can be made any more; only a new
+// container sees a new one.
+func checkMounted(dir string) error {
+	var stat unix.Stat_t
+	if err := unix.Stat(dir, &stat); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return nil // made when it is needed
+		}
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if stat.Nlink == 0 {
+		return fmt.Errorf("%s was deleted on the host: restart the plugin, so that it sees the new folder", dir)
 	}
 	return nil
 }

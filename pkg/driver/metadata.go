@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
@@ -50,6 +51,24 @@ func writeMetadata(path string, data []byte, perm os.FileMode) error {
 	return err
 }
 
+// removeAll is [os.RemoveAll], for which a name that no folder can have is one
+// that is not there.
+func removeAll(path string) error {
+	if err := os.RemoveAll(path); err != nil && !errors.Is(err, unix.ENAMETOOLONG) {
+		return err
+	}
+	return nil
+}
+
+// checkName refuses a claim for which the helper could write no metadata files:
+// it names a folder after the claim, and would only log that it cannot.
+func checkName(claim device.Claim) error {
+	if excess := len(metadataName(claim)) - unix.NAME_MAX; excess > 0 {
+		return fmt.Errorf("metadata.name is %d characters too long: together with the namespace it may have %d, because a folder on the node is named after the claim", excess, unix.NAME_MAX-len("_"))
+	}
+	return nil
+}
+
 func (d *Driver) metadataDir() string { return filepath.Join(d.options.DataDir, metadataFolder) }
 
 func metadataName(claim device.Claim) string { return claim.Namespace + "_" + claim.Name }
@@ -61,7 +80,7 @@ func (d *Driver) removeMetadata(claim device.Claim) error {
 	dir := filepath.Join(d.metadataDir(), metadataName(claim))
 	owner, err := metadataOwner(dir)
 	if err == nil && (owner == "" || owner == claim.UID) {
-		err = os.RemoveAll(dir)
+		err = removeAll(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("remove the metadata files of claim %s: %w: see that %s can be written", claim, err, d.metadataDir())

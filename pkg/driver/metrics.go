@@ -45,7 +45,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 		}, []string{"outcome"}),
 		publishedDevices: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: metricsNamespace, Name: "published_devices",
-			Help: "Devices in this node's ResourceSlices.",
+			Help: "Devices that this node has to give, as they are written to its ResourceSlices.",
 		}, []string{"kind"}),
 		discoveryErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: metricsNamespace, Name: "discovery_errors_total",

@@ -53,6 +53,9 @@ func (d *Driver) ownResults(claim *resourceapi.ResourceClaim) []resourceapi.Devi
 // plan works out what has to be done for each of the claim's devices. It
 // changes nothing.
 func (d *Driver) plan(ref device.Claim, claim *resourceapi.ResourceClaim, results []resourceapi.DeviceRequestAllocationResult) ([]step, error) {
+	if err := checkName(ref); err != nil {
+		return nil, err
+	}
 	configs, err := d.configs(claim)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package driver
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +64,10 @@ func TestBadClaims(t *testing.T) {
 		"wrong pool": {
 			newClaim("a", []string{"gpu-0"}, withResult(func(r *resourceapi.DeviceRequestAllocationResult) { r.Pool = "dgx-1/eks-hybrid-dra" })),
 			[]string{"ns/claim-a", `request "r0"`, `"gpu-0"`, `"dgx-1/eks-hybrid-dra"`, testPool},
+		},
+		"name too long for the node": {
+			newClaim("a", []string{"gpu-0"}, func(claim *resourceapi.ResourceClaim) { claim.Name = strings.Repeat("a", 253) }),
+			[]string{"metadata.name is 1 characters too long", "254"},
 		},
 		"device not there": {
 			newClaim("a", []string{"gpu-9"}),
@@ -138,6 +143,17 @@ func TestCDIFolderThatCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustPrepare(t, d, newClaim("b", []string{"gpu-0"}))
+}
+
+// A claim that an earlier release prepared, whatever its name, can be given
+// back: its pod would never go otherwise.
+func TestUnprepareOfAClaimWithALongName(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	claim := newClaim("a", []string{"gpu-0"}, func(claim *resourceapi.ResourceClaim) { claim.Name = strings.Repeat("a", 253) })
+	mustUnprepare(t, n.start(), claim)
+	if err := removeAll(filepath.Join(n.dir, metadataName(claimRef(claim)))); err != nil {
+		t.Errorf("the helper's own clean-up fails: %v", err)
+	}
 }
 
 // A device that the scheduler gave away while the last pod's containers still

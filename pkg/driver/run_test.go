@@ -80,6 +80,7 @@ func TestServesKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	plugin := drapb.NewDRAPluginClient(conn)
+	checkHonestProbes(t, n, d)
 	request := []*drapb.Claim{{Namespace: claim.Namespace, Name: claim.Name, Uid: string(claim.UID)}}
 	prepared, err := plugin.NodePrepareResources(t.Context(), &drapb.NodePrepareResourcesRequest{Claims: request})
 	if err != nil || prepared.Claims["a"].Error != "" || len(prepared.Claims["a"].Devices) != 1 {
@@ -104,6 +105,73 @@ func TestServesKubelet(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Join(dir, "registry"))
 	if err != nil || len(entries) > 0 {
 		t.Errorf("sockets left: %v, %v", entries, err)
+	}
+}
+
+// checkHonestProbes takes away what the plugin needs and expects its probes to
+// say so, and to say so no more when it is back.
+func checkHonestProbes(t *testing.T, n *node, d *Driver) {
+	t.Helper()
+	slices := n.client.ResourceV1().ResourceSlices()
+	list, err := slices.List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 1 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	// As kept by an earlier plugin: as many devices, but not these.
+	stale := list.Items[0].DeepCopy()
+	stale.Spec.Devices[0].Name = "gpu-9"
+	if _, err := slices.Update(t.Context(), stale, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d.status.complete = time.Now().Add(-completeFor)
+	if err := d.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "1 of 2 devices are not in the node's ResourceSlices: gpu-0") {
+		t.Errorf("ready without gpu-0 in the API: %v", err)
+	}
+	if _, err := slices.Update(t.Context(), list.Items[0].DeepCopy(), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ready again", func() error { return d.Ready(t.Context()) })
+
+	socket := filepath.Join(n.dir, "data", "dra.sock")
+	if err := os.Rename(socket, socket+".away"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := d.Healthy(ctx); err == nil {
+		t.Error("healthy without its socket")
+	}
+	if err := os.Rename(socket+".away", socket); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Healthy(t.Context()); err != nil {
+		t.Errorf("not healthy again: %v", err)
+	}
+}
+
+// A container keeps the folders that the host has deleted.
+func TestDeletedFolderIsNotHealthy(t *testing.T) {
+	dir := t.TempDir()
+	if err := checkMounted(dir); err != nil {
+		t.Error(err)
+	}
+	file, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkMounted(fmt.Sprintf("/proc/self/fd/%d", file.Fd())); err == nil || !strings.Contains(err.Error(), "restart the plugin") {
+		t.Errorf("want to be told to restart, got %v", err)
+	}
+	if err := checkMounted(dir); err != nil {
+		t.Errorf("a folder that is made when it is needed: %v", err)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -13,12 +15,18 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 )
 
+// completeFor is how long an answer of the API server that all devices are
+// there is believed. Kubelet may ask every few seconds.
+const completeFor = 30 * time.Second
+
 // status is what the health endpoints know.
 type status struct {
-	mu         sync.Mutex
-	helper     *kubeletplugin.Helper
-	isComplete bool
-	lastError  error
+	mu     sync.Mutex
+	helper *kubeletplugin.Helper
+	// complete is when the API last had all devices; zero if it has not since
+	// they were last published.
+	complete  time.Time
+	lastError error
 }
 
 func (s *status) started(helper *kubeletplugin.Helper) {
@@ -31,7 +39,7 @@ func (s *status) started(helper *kubeletplugin.Helper) {
 func (s *status) publishing() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.isComplete, s.lastError = false, nil
+	s.complete, s.lastError = time.Time{}, nil
 }
 
 func (s *status) failed(err error) {
@@ -44,7 +52,7 @@ func (s *status) failed(err error) {
 // in the API. Otherwise it says what is missing.
 func (d *Driver) Ready(ctx context.Context) error {
 	d.status.mu.Lock()
-	helper, isComplete, lastError := d.status.helper, d.status.isComplete, d.status.lastError
+	helper, complete, lastError := d.status.helper, d.status.complete, d.status.lastError
 	d.status.mu.Unlock()
 	if helper == nil {
 		return errors.New("the plugin's services are not started yet")
@@ -55,20 +63,28 @@ func (d *Driver) Ready(ctx context.Context) error {
 		return fmt.Errorf("kubelet has not registered the plugin yet: see that it watches %s", d.options.RegistrarDir)
 	case !registration.PluginRegistered:
 		return fmt.Errorf("kubelet refused the plugin: %s", registration.Error)
-	case isComplete:
+	case time.Since(complete) < completeFor:
 		return nil
 	}
-	if err := d.checkPublished(ctx); err != nil {
+	missing, err := d.notPublished(ctx)
+	if err != nil {
+		if !complete.IsZero() {
+			return nil // a node without its control plane serves on
+		}
 		return errors.Join(err, lastError)
+	}
+	if len(missing) > 0 {
+		return errors.Join(fmt.Errorf("%d of %d devices are not in the node's ResourceSlices: %s",
+			len(missing), len(d.inventory.devices()), strings.Join(missing, ", ")), lastError)
 	}
 	d.status.mu.Lock()
 	defer d.status.mu.Unlock()
-	d.status.isComplete = true
+	d.status.complete = time.Now()
 	return nil
 }
 
-// checkPublished compares what the API has with what should be there.
-func (d *Driver) checkPublished(ctx context.Context) error {
+// notPublished asks the API server which devices are not in its slices.
+func (d *Driver) notPublished(ctx context.Context) ([]string, error) {
 	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
 		FieldSelector: fields.SelectorFromSet(fields.Set{
 			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
@@ -76,14 +92,22 @@ func (d *Driver) checkPublished(ctx context.Context) error {
 		}).String(),
 	})
 	if err != nil {
-		return fmt.Errorf("list this node's ResourceSlices: %w", err)
+		return nil, fmt.Errorf("list this node's ResourceSlices: %w", err)
 	}
-	published := 0
+	published := map[string]bool{}
 	for _, s := range list.Items {
-		published += len(s.Spec.Devices)
+		if s.Spec.Pool.Name != d.pool {
+			continue
+		}
+		for _, dev := range s.Spec.Devices {
+			published[dev.Name] = true
+		}
 	}
-	if want := len(d.inventory.devices()); published != want {
-		return fmt.Errorf("%d of %d devices are in the node's ResourceSlices", published, want)
+	var missing []string
+	for _, dev := range d.inventory.devices() {
+		if !published[dev.Name] {
+			missing = append(missing, dev.Name)
+		}
 	}
-	return nil
+	return missing, nil
 }

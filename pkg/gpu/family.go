@@ -133,15 +133,9 @@ func errorText(err error) string {
 // Prepare returns what a container needs to use the granted GPU. A whole GPU
 // needs nothing done to it, so a repeated call changes nothing, and a grant
 // with admin access is prepared like any other.
+//
+// Errors say what is wrong with the GPU; the caller knows whose it is.
 func (f *Family) Prepare(ctx context.Context, grant device.Grant) (device.Edits, error) {
-	edits, err := f.prepare(ctx, grant)
-	if err != nil {
-		return device.Edits{}, fmt.Errorf("claim %s, request %q: device %q: %w", grant.Claim, grant.Request, grant.Device, err)
-	}
-	return edits, nil
-}
-
-func (f *Family) prepare(ctx context.Context, grant device.Grant) (device.Edits, error) {
 	if _, ok := grant.Config.(*v1alpha1.GpuConfig); !ok {
 		return device.Edits{}, fmt.Errorf("a GPU cannot be configured by a %T: use kind %s", grant.Config, v1alpha1.GpuConfigKind)
 	}
