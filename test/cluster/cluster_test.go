@@ -42,6 +42,7 @@ func TestCluster(t *testing.T) {
 		{"pods", stepPods},
 		{"up again", stepUpAgain},
 		{"second cluster", stepSecond},
+		{"unknown feature gate", stepUnknownGate},
 		{"component faults", stepFaults},
 		{"disconnect", stepDisconnect},
 		{"reboot", stepReboot},
@@ -128,6 +129,19 @@ func stepSecond(t *testing.T, c *tool) {
 	stepNode(t, c)
 }
 
+// stepUnknownGate gives the components what they cannot start with.
+func stepUnknownGate(t *testing.T, c *tool) {
+	wrong := newTool(t, c.program, "wrong")
+	start := time.Now()
+	out, err := wrong.try("up", "--feature-gates", "Nonsense=true")
+	if err == nil || !strings.Contains(out, "kube-apiserver ends right after each start") || !strings.Contains(out, "unrecognized feature gate: Nonsense") {
+		t.Errorf("an up with an unknown feature gate: %v\n%s", err, out)
+	}
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("it took %v to say so", took)
+	}
+}
+
 func stepFaults(t *testing.T, c *tool) {
 	c.do(t, "kill", config.Containerd)
 	c.eventually(t, "containerd             stopped", "status")
@@ -196,8 +210,10 @@ func stepNoTrace(t *testing.T, c *tool) {
 	kill9(t, c.init(t, config.Node))
 	c.do(t, "down")
 	c.noTrace(t, namespaces)
-	c.do(t, "down")
-	if out, err := c.try("status"); err == nil || !strings.Contains(out, "not running") {
+	if out := c.do(t, "down"); !strings.Contains(out, "There is no cluster first") {
+		t.Errorf("a down of nothing does not say that there was nothing:\n%s", out)
+	}
+	if out, err := c.try("status"); err == nil || !strings.Contains(out, "the cluster first is not running") || !strings.Contains(out, "up --name first") {
 		t.Errorf("the status of nothing: %v\n%s", err, out)
 	}
 }

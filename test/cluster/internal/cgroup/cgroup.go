@@ -23,8 +23,11 @@ type Hierarchy struct {
 }
 
 // Hierarchies lists the machine's cgroup trees.
-func Hierarchies() ([]Hierarchy, error) {
-	content, err := os.ReadFile("/proc/self/mountinfo")
+func Hierarchies() ([]Hierarchy, error) { return hierarchies("/proc/self/mountinfo") }
+
+// hierarchies lists the cgroup trees of a mount table.
+func hierarchies(mountinfo string) ([]Hierarchy, error) {
+	content, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return nil, fmt.Errorf("read the mount table: %w", err)
 	}
@@ -72,6 +75,10 @@ func Check() error {
 	if err != nil {
 		return err
 	}
+	return check(all)
+}
+
+func check(all []Hierarchy) error {
 	have := map[string]bool{}
 	for _, h := range all {
 		for _, c := range h.Controllers {

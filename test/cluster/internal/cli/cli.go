@@ -65,7 +65,7 @@ func command() *cobra.Command {
 	flags.StringVar(&o.stateDir, "state-dir", "", "folder of everything the cluster writes (default "+stateRoot+"/<name>)")
 	flags.StringVar(&o.cache, "cache", parts.DefaultCache(), "folder of what is built; also $"+parts.CacheEnv)
 	flags.StringVar(&o.source, "source", "", "folder with parts/ (default: looked for from the working folder and the program upwards)")
-	root.AddCommand(o.build(), o.up(), o.down(), o.status(), o.loadImage(), o.kubeconfig(), o.logs(),
+	root.AddCommand(o.build(), o.up(), o.down(), o.list(), o.status(), o.loadImage(), o.kubeconfig(), o.logs(),
 		o.order("start", "Start a component that was stopped"),
 		o.order("stop", "End a component with SIGTERM; it stays stopped"),
 		o.order("kill", "End a component with SIGKILL; it stays stopped"),
@@ -83,7 +83,7 @@ func (o *options) cluster() (*cluster.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cluster.Cluster{State: state, Out: os.Stdout}, nil
+	return &cluster.Cluster{Name: o.name, State: state, Out: os.Stdout}, nil
 }
 
 // rooted wraps an order to a cluster.

@@ -35,6 +35,21 @@ func (o *options) down() *cobra.Command {
 	return cmd
 }
 
+func (o *options) list() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "Print the names of the clusters that run, except those with a --state-dir of their own",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			names, err := cluster.Running(stateRoot)
+			for _, name := range names {
+				fmt.Println(name)
+			}
+			return err
+		},
+	}
+}
+
 func (o *options) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",

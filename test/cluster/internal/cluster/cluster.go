@@ -24,11 +24,10 @@ const (
 	nodeTimeout       = 3 * time.Minute
 )
 
-// ErrNotRunning is returned for orders to a cluster that is not up.
-var ErrNotRunning = errors.New("the cluster is not running: start it with `cluster up`")
-
 // Cluster is the cluster of one state folder.
 type Cluster struct {
+	// Name is what a person calls it.
+	Name  string
 	State config.State
 	// Out receives progress lines.
 	Out io.Writer
@@ -89,7 +88,12 @@ func (c *Cluster) flock(ctx context.Context, dir *os.File) error {
 func (c *Cluster) Down(ctx context.Context) error {
 	unlock, err := c.lock(ctx, false)
 	if errors.Is(err, os.ErrNotExist) {
-		unlock, err = func() error { return nil }, nil
+		// Its cgroups and its link can outlive a folder that somebody removed.
+		if err := c.clear(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintf(c.Out, "There is no cluster %s: %s does not exist. %s\n", c.Name, c.State.Dir, c.others())
+		return nil
 	}
 	if err != nil {
 		return err
@@ -131,8 +135,14 @@ func (c *Cluster) clear(ctx context.Context) error {
 	return nil
 }
 
-// poll calls try until it succeeds, the time is over or the context ends; then
-// it returns try's last error.
+// hopelessError is one that waiting does not mend.
+type hopelessError struct{ error }
+
+// Unwrap returns the error itself.
+func (e hopelessError) Unwrap() error { return e.error }
+
+// poll calls try until it succeeds, fails hopelessly, the time is over or the
+// context ends; then it returns try's last error.
 func poll(ctx context.Context, timeout time.Duration, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -140,8 +150,9 @@ func poll(ctx context.Context, timeout time.Duration, try func() error) error {
 	defer ticker.Stop()
 	for {
 		err := try()
-		if err == nil {
-			return nil
+		var hopeless hopelessError
+		if err == nil || errors.As(err, &hopeless) {
+			return err
 		}
 		select {
 		case <-ticker.C:

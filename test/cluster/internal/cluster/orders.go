@@ -21,7 +21,7 @@ import (
 func (c *Cluster) Load() (*config.Config, error) {
 	have, err := c.State.Load()
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, ErrNotRunning
+		return nil, c.notRunning()
 	}
 	return have, err
 }
@@ -43,7 +43,7 @@ func (c *Cluster) Order(ctx context.Context, op, component string) error {
 		return fmt.Errorf("there is no component %q; there are %s", component, strings.Join(config.Components(), ", "))
 	}
 	if _, ok := namespace.Find(c.State, role); !ok {
-		return ErrNotRunning
+		return c.notRunning()
 	}
 	_, err := supervisor.Send(ctx, c.State.Socket(role), supervisor.Request{Op: op, Name: component})
 	return err
@@ -83,7 +83,7 @@ func (c *Cluster) Status(ctx context.Context, out io.Writer) error {
 func (c *Cluster) Reboot(ctx context.Context) (err error) {
 	unlock, err := c.lock(ctx, false)
 	if errors.Is(err, os.ErrNotExist) {
-		return ErrNotRunning
+		return c.notRunning()
 	}
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (c *Cluster) controlPlane() (*config.Config, namespace.Init, error) {
 	}
 	init, ok := namespace.Find(c.State, config.ControlPlane)
 	if !ok {
-		return nil, init, ErrNotRunning
+		return nil, init, c.notRunning()
 	}
 	return have, init, nil
 }
@@ -163,7 +163,7 @@ func (c *Cluster) Node(ctx context.Context, args []string, in io.Reader, out, er
 	}
 	node, ok := namespace.Find(c.State, config.Node)
 	if !ok {
-		return ErrNotRunning
+		return c.notRunning()
 	}
 	return c.run(ctx, have, node, args, in, out, errOut)
 }
@@ -201,7 +201,7 @@ func (c *Cluster) LoadImage(ctx context.Context, archives []string) error {
 	}
 	node, ok := namespace.Find(c.State, config.Node)
 	if !ok {
-		return ErrNotRunning
+		return c.notRunning()
 	}
 	for _, archive := range archives {
 		err := c.step("Loading "+filepath.Base(archive), func() error { return c.importImage(ctx, have, node, archive) })

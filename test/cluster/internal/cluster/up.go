@@ -35,7 +35,7 @@ func (c *Cluster) Up(ctx context.Context, want *config.Config) (err error) {
 		return nil
 	}
 	if err := c.bringUp(ctx, want); err != nil {
-		return fmt.Errorf("%w\nThe logs are in %s; `cluster down` removes what is there", err, c.State.Logs())
+		return fmt.Errorf("%w\nThe logs are in %s; `cluster down --name %s` removes what is there", err, c.State.Logs(), c.Name)
 	}
 	fmt.Fprintf(c.Out, "The cluster %s is up after %.1fs.\nexport KUBECONFIG=%s\n", want.Name, time.Since(start).Seconds(), c.State.Kubeconfig())
 	return nil
@@ -51,7 +51,7 @@ func (c *Cluster) alreadyUp(ctx context.Context, want *config.Config) (bool, err
 	have, loadErr := c.State.Load()
 	if loadErr == nil && c.healthy(ctx, have) == nil {
 		if !have.SameRequest(want) {
-			return false, fmt.Errorf("the cluster %s is up with other settings (Kubernetes %s, node %s, feature gates %q): run `cluster down` first", have.Name, have.KubernetesVersion, have.NodeName, have.FeatureGates)
+			return false, fmt.Errorf("the cluster %s is up with other settings (Kubernetes %s, node %s, feature gates %q): run `cluster down --name %s` first", have.Name, have.KubernetesVersion, have.NodeName, have.FeatureGates, c.Name)
 		}
 		return true, nil
 	}
@@ -129,7 +129,7 @@ func (c *Cluster) bringUp(ctx context.Context, want *config.Config) error {
 		return err
 	}
 	err = c.step("API server", func() error {
-		return poll(ctx, apiTimeout, func() error { return api.ready(ctx) })
+		return c.await(ctx, apiTimeout, func() error { return api.ready(ctx) })
 	})
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (c *Cluster) bringUp(ctx context.Context, want *config.Config) error {
 		return err
 	}
 	return c.step("Service accounts", func() error {
-		return poll(ctx, apiTimeout, func() error {
+		return c.await(ctx, apiTimeout, func() error {
 			_, err := api.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default")
 			return err
 		})
@@ -260,7 +260,7 @@ func (c *Cluster) prepareContainerd(ctx context.Context, have *config.Config, no
 	if err := errors.Join(image.Write(f, config.PauseImage, have.Programs["pause"]), f.Close()); err != nil {
 		return err
 	}
-	err = poll(ctx, containerdTimeout, func() error { return c.ctr(ctx, have, node, nil, "version") })
+	err = c.await(ctx, containerdTimeout, func() error { return c.ctr(ctx, have, node, nil, "version") })
 	if err != nil {
 		return fmt.Errorf("containerd does not answer, see %s: %w", filepath.Join(c.State.Logs(), "containerd.log"), err)
 	}
@@ -273,6 +273,6 @@ func (c *Cluster) awaitNode(ctx context.Context, have *config.Config, api *api) 
 		return fmt.Errorf("read the node's boot id: %w", err)
 	}
 	return c.step("Node "+have.NodeName, func() error {
-		return poll(ctx, nodeTimeout, func() error { return api.nodeReady(ctx, have.NodeName, string(bootID)) })
+		return c.await(ctx, nodeTimeout, func() error { return api.nodeReady(ctx, have.NodeName, string(bootID)) })
 	})
 }

@@ -34,18 +34,26 @@ func Machine() error {
 	if err := Root(); err != nil {
 		return err
 	}
+	if err := capabilities(namespace.HasCapability); err != nil {
+		return err
+	}
+	return errors.Join(network.Probe(), cgroup.Check())
+}
+
+// capabilities names each that is missing.
+func capabilities(has func(number int) (bool, error)) error {
 	var lacks []error
-	for name, number := range map[string]int{"CAP_SYS_ADMIN": unix.CAP_SYS_ADMIN, "CAP_NET_ADMIN": unix.CAP_NET_ADMIN} {
-		ok, err := namespace.HasCapability(number)
+	for _, needed := range []struct {
+		name   string
+		number int
+	}{{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}} {
+		ok, err := has(needed.number)
 		if err != nil {
 			return err
 		}
 		if !ok {
-			lacks = append(lacks, fmt.Errorf("the capability %s is missing: run outside a container, or in one started with --privileged", name))
+			lacks = append(lacks, fmt.Errorf("the capability %s is missing: run outside a container, or in one started with --privileged", needed.name))
 		}
-	}
-	if len(lacks) == 0 {
-		lacks = append(lacks, network.Probe(), cgroup.Check())
 	}
 	return errors.Join(lacks...)
 }

@@ -20,6 +20,10 @@ import (
 // again.
 const restartDelay = time.Second
 
+// quick is how short a life is after which a command counts as one that cannot
+// start. An API server waits for etcd for longer than that before it ends.
+const quick = 5 * time.Second
+
 // termGrace is how long a command may take to end after SIGTERM. An API server
 // with open watches would take a minute.
 const termGrace = 10 * time.Second
@@ -43,6 +47,9 @@ type Status struct {
 	Wanted bool `json:"wanted"`
 	// Restarts counts how often it ended by itself and was started again.
 	Restarts int `json:"restarts"`
+	// QuickEnds counts how often in a row it ended by itself right after its
+	// start.
+	QuickEnds int `json:"quickEnds,omitempty"`
 	// LastExit says how the last process ended.
 	LastExit string `json:"lastExit,omitempty"`
 }
@@ -61,6 +68,7 @@ type Supervisor struct {
 type process struct {
 	command Command
 	Status
+	started time.Time
 	// exited is closed when the process that runs now has ended.
 	exited chan struct{}
 }
@@ -123,6 +131,9 @@ func (s *Supervisor) ended(ctx context.Context, p *process, status syscall.WaitS
 		return
 	}
 	p.Restarts++
+	if p.QuickEnds++; time.Since(p.started) > quick {
+		p.QuickEnds = 0
+	}
 	time.AfterFunc(restartDelay, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -146,6 +157,7 @@ func (s *Supervisor) Start(ctx context.Context, name string) error {
 	if p.PID != 0 {
 		return nil
 	}
+	p.QuickEnds = 0
 	return s.spawn(ctx, p)
 }
 
@@ -170,6 +182,7 @@ func (s *Supervisor) spawn(ctx context.Context, p *process) error {
 		return fmt.Errorf("start %s: %w", p.Name, startErr)
 	}
 	p.PID = cmd.Process.Pid
+	p.started = time.Now()
 	p.exited = make(chan struct{})
 	klog.FromContext(ctx).Info("Command started", "command", p.Name, "pid", p.PID)
 	// Reap waits for it, together with orphans.

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// serve runs a supervisor of three commands in this process and returns its
+// serve runs a supervisor of four commands in this process and returns its
 // socket. Tests with it must not run in parallel: it reaps every child.
 func serve(t *testing.T) (socket, logs string) {
 	t.Helper()
@@ -24,6 +24,7 @@ func serve(t *testing.T) (socket, logs string) {
 	super := New([]Command{
 		{Name: "sleeper", Path: "/bin/sleep", Args: []string{"1000"}},
 		{Name: "stubborn", Path: "/bin/sh", Args: []string{"-c", "trap '' TERM; echo trapped; while :; do sleep 1; done"}},
+		{Name: "hasty", Path: "/bin/sh", Args: []string{"-c", "echo no such flag; exit 3"}},
 		{Name: "missing", Path: "/does/not/exist"},
 	}, logs, os.Environ())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -31,7 +32,7 @@ func serve(t *testing.T) (socket, logs string) {
 	go func() { done <- super.Serve(ctx, listener) }()
 	go func() { super.Reap(ctx); done <- nil }()
 	t.Cleanup(func() {
-		for _, name := range []string{"sleeper", "stubborn"} {
+		for _, name := range []string{"sleeper", "stubborn", "hasty"} {
 			if err := super.Stop(context.Background(), name, true); err != nil {
 				t.Error(err)
 			}
@@ -109,6 +110,19 @@ func TestCrashIsRestarted(t *testing.T) {
 	back := await(t, socket, "sleeper", func(s Status) bool { return s.Restarts == 1 && s.PID != 0 })
 	if !strings.Contains(back.LastExit, "killed") {
 		t.Errorf("the status does not say how it ended: %+v", back)
+	}
+}
+
+func TestEndingRightAfterEachStartIsCounted(t *testing.T) {
+	socket, _ := serve(t)
+	order(t, socket, "start", "hasty")
+	dying := await(t, socket, "hasty", func(s Status) bool { return s.QuickEnds >= 2 })
+	if dying.LastExit != "exit status 3" {
+		t.Errorf("the status does not say how it ended: %+v", dying)
+	}
+	order(t, socket, "stop", "hasty")
+	if again := order(t, socket, "start", "hasty"); again.QuickEnds > 1 {
+		t.Errorf("a new start does not begin to count anew: %+v", again)
 	}
 }
 
