@@ -3,5 +3,6 @@
 // and prints what each of them saw. It is what `make demo` runs.
 //
 // DEMO_KEEP=1 leaves the cluster up. Otherwise nothing is left behind, also
-// after Ctrl-C or a failure.
+// after Ctrl-C or a failure. A demo that finds a cluster kept, or another demo at
+// work, touches nothing and ends with an error.
 package main

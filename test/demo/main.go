@@ -46,7 +46,20 @@ func run(ctx context.Context, keep bool) (err error) {
 	if err := harness.Check(); err != nil {
 		return err
 	}
-	cluster, err := harness.Start(ctx, name, harness.Steps{Out: os.Stdout})
+	unlock, err := harness.Lock(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	steps := harness.Steps{Out: os.Stdout}
+	kept, err := harness.FindRunning(ctx, name, steps)
+	if err != nil {
+		return err
+	}
+	if kept != nil {
+		return fmt.Errorf("the cluster %s is up already, left by an earlier demo; it stays as it is, and no demo is run.\n%s", name, kept.HowToUse())
+	}
+	cluster, err := harness.Start(ctx, name, steps)
 	if err != nil {
 		return err
 	}
@@ -58,7 +71,7 @@ func run(ctx context.Context, keep bool) (err error) {
 		cluster.Report(ctx, os.Stderr)
 	}
 	if keep {
-		fmt.Print("\n", cluster.HowToUse())
+		fmt.Print("\nThe cluster stays up.\n", cluster.HowToUse())
 		return err
 	}
 	fmt.Println()

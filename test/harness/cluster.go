@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
@@ -115,7 +116,7 @@ func (c *Cluster) stop(ctx context.Context, logs string) error {
 	if c.tool == nil {
 		return nil
 	}
-	return c.Steps.Do("Taking the cluster down", func() error { return c.tool.down(ctx, logs) })
+	return c.Steps.Do("Taking the cluster "+c.tool.name+" down", func() error { return c.tool.down(ctx, logs) })
 }
 
 // HowToUse tells a person how to use the cluster and how to take it down.
@@ -124,12 +125,31 @@ func (c *Cluster) HowToUse() string {
 		return "The cluster stays as it is: export KUBECONFIG=" + c.Kubeconfig + "\n"
 	}
 	run := func(order, rest string) string {
-		return strings.TrimRight(fmt.Sprintf("  %s %s --name %s %s", c.tool.path, order, c.tool.name, rest), " ") + "\n"
+		return strings.TrimRight(fmt.Sprintf("  %s %s --name %s %s", brief(c.tool.path), order, c.tool.name, rest), " ") + "\n"
 	}
-	return "The cluster stays up. Use it with\n" +
+	return "Use the cluster with\n" +
 		run("kubectl", "-- get resourceslices") +
-		"or, with a kubectl of your own,\n  export KUBECONFIG=" + c.Kubeconfig + "\n" +
-		"and take it down with\n" + run("down", "")
+		run("kubectl", "-- apply -f examples/one-gpu.yaml") +
+		run("kubectl", "-- logs one-gpu") +
+		"or, with a kubectl of your own,\n" +
+		"  export KUBECONFIG=" + c.Kubeconfig + "\n" +
+		"  kubectl apply -f examples/one-gpu.yaml\n" +
+		"No image is pulled: those that the examples name are stand-ins in this cluster,\n" +
+		"which know only nvidia-smi, python (for train.py), cat and sleep.\n" +
+		"Take the cluster down with\n" + run("down", "")
+}
+
+// brief shortens a path below the working directory, for commands that a person
+// copies.
+func brief(path string) string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if short, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(short) {
+		return short
+	}
+	return path
 }
 
 // Kubectl runs kubectl in the repository's root as the cluster's admin, and

@@ -36,9 +36,20 @@ func findTool(ctx context.Context, name string, steps Steps) (tool, error) {
 }
 
 // up starts the cluster, or goes on with it when it is up already.
+// E2E_KUBERNETES_VERSION chooses another version than the usual one.
 func (t tool) up(ctx context.Context) error {
-	_, err := t.command(t.show, "up", "--name", t.name).run(ctx)
+	args := []string{"up", "--name", t.name}
+	if version := os.Getenv("E2E_KUBERNETES_VERSION"); version != "" {
+		args = append(args, "--kubernetes-version", version)
+	}
+	_, err := t.command(t.show, args...).run(ctx)
 	return err
+}
+
+// list returns the names of the clusters that run.
+func (t tool) list(ctx context.Context) ([]string, error) {
+	out, err := t.command(nil, "list").run(ctx)
+	return strings.Fields(out), err
 }
 
 // down takes the cluster away whole, after copying its logs where a folder is
