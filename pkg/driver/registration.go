@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// restoreEvery and restoreFor are how often, and how long after kubelet has
-	// registered the plugin, the slices are looked after. The helper repairs
-	// what others delete after 30 s, so there is no need to go on for longer.
+	// lookEvery is how often the slices are looked after.
+	lookEvery = 5 * time.Second
+	// restoreEvery is the same for the time after kubelet has registered the
+	// plugin, of restoreFor.
 	restoreEvery = time.Second
 	restoreFor   = 30 * time.Second
 )
@@ -32,17 +33,20 @@ func onRegistration(registered func()) grpc.UnaryServerInterceptor {
 	}
 }
 
-// restoring ticks for a while after the last registration. Publishing again
+// restoring ticks, faster for a while after a registration. Publishing again
 // asks nothing of the API server while the slices are there.
+//
+// It never stops: kubelet also deletes the slices of a plugin that was away for
+// 30 s. On a node that is cut off it cannot, and goes on trying, at intervals of
+// up to 5 min, however long the plugin is back (wipeResourceSlices in
+// pkg/kubelet/cm/dra/plugin/dra_plugin_manager.go of Kubernetes 1.37).
 type restoring struct {
 	ticker *time.Ticker
 	until  time.Time
 }
 
 func newRestoring() *restoring {
-	r := &restoring{ticker: time.NewTicker(restoreEvery)}
-	r.ticker.Stop()
-	return r
+	return &restoring{ticker: time.NewTicker(lookEvery)}
 }
 
 func (r *restoring) start() {
@@ -52,6 +56,6 @@ func (r *restoring) start() {
 
 func (r *restoring) tick() {
 	if time.Now().After(r.until) {
-		r.ticker.Stop()
+		r.ticker.Reset(lookEvery)
 	}
 }

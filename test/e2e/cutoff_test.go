@@ -90,8 +90,12 @@ func TestANodeThatIsCutOffGoesOnAndAgreesWithItsControlPlaneAfterwards(t *testin
 	if diff := cmp.Diff(names, deviceNames(t)); diff != "" {
 		t.Errorf("devices (-before +after):\n%s", diff)
 	}
-	if absent := absence.Stop(); absent > 0 {
-		t.Errorf("the cluster was without the node's devices for %v", absent)
+	// Kubelet deletes the slices of a plugin that was away for 30 s, here between
+	// two crashes, and can only do so when it is back.
+	absent := absence.Stop()
+	t.Logf("the API was without the node's devices for %v", absent)
+	if most := 20 * time.Second; absent > most {
+		t.Errorf("the API was without the node's devices for %v, want at most %v", absent, most)
 	}
 	for _, name := range []string{"steady", "crashing", "ending", "new"} {
 		s.delete(name)

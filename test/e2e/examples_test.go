@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
@@ -109,6 +111,50 @@ func TestEachExampleTellsWhatItShows(t *testing.T) {
 			t.Errorf("%s does not begin with a comment that has the line %q", filepath.Base(file), apply)
 		}
 	}
+}
+
+func TestTheTrainingExampleTakesNoGPUThatIsTooSmallOrTooOld(t *testing.T) {
+	const file = "examples/ml-training-job.yaml"
+	content, err := os.ReadFile(filepath.Join(cluster.Root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A GPU of the node has 143771Mi, and its driver knows CUDA 12.4.
+	tests := map[string]struct{ asks, more string }{
+		"too little memory": {asks: "quantity('16Gi')", more: "quantity('200Gi')"},
+		"too old a driver":  {asks: "semver('12.2.0')", more: "semver('13.0.0')"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if strings.Count(string(content), test.asks) != 1 {
+				t.Fatalf("%s does not ask for %s", file, test.asks)
+			}
+			changed := filepath.Join(t.TempDir(), "job.yaml")
+			if err := os.WriteFile(changed, []byte(strings.Replace(string(content), test.asks, test.more, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := newSpace(t, nil)
+			if err := cluster.Apply(s.ctx, s.name, changed); err != nil {
+				t.Fatal(err)
+			}
+			s.wait(s.podOfJob("ml-training-job"), harness.Unschedulable())
+		})
+	}
+}
+
+// podOfJob returns the name of the job's pod, once it has one.
+func (s *space) podOfJob(job string) (name string) {
+	s.t.Helper()
+	s.eventually("job "+job+" has a pod", func(ctx context.Context) (bool, error) {
+		pods, err := cluster.Client.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
+		if err != nil || len(pods.Items) == 0 {
+			return false, err
+		}
+		name = pods.Items[0].Name
+		return true, nil
+	})
+	return name
 }
 
 // job returns what the job's one pod printed, once the job is complete.

@@ -25,9 +25,9 @@ func TestNoPodFailsAndNothingIsLeftWhenThePluginIsKilledAgainAndAgain(t *testing
 	for ; kills < 10 || time.Now().Before(enough); kills++ {
 		s.pause(time.Duration(random.Int64N(int64(4 * time.Second))))
 		killed := s.killPlugin()
-		if kills%2 == 1 {
+		if kills%2 == 0 {
 			// Kubelet waits longer and longer before it starts a container
-			// again that has crashed twice. A new pod starts at once.
+			// again that has crashed before. A new pod starts at once.
 			s.deletePlugin()
 		}
 		s.waitPluginRuns(killed)

@@ -51,6 +51,12 @@ func run(m *testing.M) int {
 	steps := harness.Steps{Out: os.Stderr}
 
 	name := cmp.Or(os.Getenv("E2E_CLUSTER"), "e2e")
+	unlock, err := harness.Lock(name)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
+		return 1
+	}
+	defer func() { _ = unlock() }() // the end of this process unlocks, too
 	started, err := harness.Start(ctx, name, steps)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
