@@ -74,7 +74,7 @@ func (a *Absence) Stop() time.Duration {
 
 func (a *Absence) have(object any) {
 	if slice, ok := object.(*resourceapi.ResourceSlice); ok {
-		a.note(slice.Name, len(slice.Spec.Devices))
+		a.note(slice.Name, len(gpusOf(*slice)))
 	}
 }
 

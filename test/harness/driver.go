@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 )
 
 // Names of the driver as the plain manifests install it.
@@ -125,8 +126,8 @@ func (c *Cluster) WaitPluginPod(ctx context.Context, old types.UID) error {
 	return nil
 }
 
-// Devices returns the driver's devices, in the order in which the scheduler
-// tries them.
+// Devices returns the driver's GPUs, in the order in which the scheduler tries
+// them.
 func (c *Cluster) Devices(ctx context.Context) ([]resourceapi.Device, error) {
 	published, err := c.Slices(ctx)
 	if err != nil {
@@ -134,7 +135,7 @@ func (c *Cluster) Devices(ctx context.Context) ([]resourceapi.Device, error) {
 	}
 	var devices []resourceapi.Device
 	for _, slice := range published {
-		devices = append(devices, slice.Spec.Devices...)
+		devices = append(devices, gpusOf(slice)...)
 	}
 	return devices, nil
 }
@@ -148,15 +149,15 @@ func (c *Cluster) Slices(ctx context.Context) ([]resourceapi.ResourceSlice, erro
 	return list.Items, nil
 }
 
-// WaitDevices returns the driver's devices as soon as there are as many as
-// asked for.
+// WaitDevices returns the driver's GPUs as soon as there are as many as asked
+// for. Devices of other kinds that it may publish do not count.
 func (c *Cluster) WaitDevices(ctx context.Context, count int) ([]resourceapi.Device, error) {
 	watched := cache.NewFilteredListWatchFromClient(c.Client.ResourceV1().RESTClient(), "resourceslices", metav1.NamespaceAll, func(o *metav1.ListOptions) {
 		o.FieldSelector = driverSlices().FieldSelector
 	})
 	published := map[string]int{}
 	err := until(ctx, watched, &resourceapi.ResourceSlice{}, func(slice *resourceapi.ResourceSlice, gone bool) (bool, error) {
-		if published[slice.Name] = len(slice.Spec.Devices); gone {
+		if published[slice.Name] = len(gpusOf(*slice)); gone {
 			delete(published, slice.Name)
 		}
 		total := 0
@@ -166,9 +167,20 @@ func (c *Cluster) WaitDevices(ctx context.Context, count int) ([]resourceapi.Dev
 		return total == count, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("waiting for %d devices of %s: %w; slices and their devices: %v", count, DriverName, err, published)
+		return nil, fmt.Errorf("waiting for %d GPUs of %s: %w; slices and their GPUs: %v", count, DriverName, err, published)
 	}
 	return c.Devices(ctx)
+}
+
+// gpusOf returns the slice's devices of type gpu.
+func gpusOf(slice resourceapi.ResourceSlice) []resourceapi.Device {
+	var gpus []resourceapi.Device
+	for _, device := range slice.Spec.Devices {
+		if ptr.Deref(device.Attributes["type"].StringValue, "") == "gpu" {
+			gpus = append(gpus, device)
+		}
+	}
+	return gpus
 }
 
 func driverSlices() metav1.ListOptions {
