@@ -13,6 +13,8 @@ PUSH ?=
 FUZZTIME ?= 30s
 # How many minutes each test of "make soak" takes.
 SOAK_MINUTES ?= 15
+# On which versions of Kubernetes "make test-versions" tries the driver.
+VERSIONS ?= 1.36.3 1.35.4
 # What "make bench" measures: prepare.
 BENCH ?= prepare
 # Further arguments of "go test" for unit and end-to-end tests, such as
@@ -82,6 +84,14 @@ e2e: cluster image workload ## Run the end-to-end tests on a real one-node clust
 soak: cluster image workload ## Cut the node off for SOAK_MINUTES, and kill the plugin for as long while pods start and end.
 	@$(step) "soak" env $(on_cluster) SOAK_MINUTES=$(SOAK_MINUTES) go test -count=1 -timeout $$((3 * $(SOAK_MINUTES) + 20))m -v \
 		-run 'TestANodeThatIsCutOff|TestNoPodFailsAndNothingIsLeft' $(TESTARGS) ./test/e2e/...
+
+.PHONY: test-versions
+test-versions: cluster image workload ## Run an example on other VERSIONS of Kubernetes; building each takes long at first.
+	@for version in $(VERSIONS); do \
+		$(step) "test cluster: Kubernetes $$version" $(cluster_bin) build --kubernetes-version v$$version; \
+		$(step) "one GPU on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
+			go test -count=1 -timeout 15m -v -run 'TestEachExampleDoesWhatItSays/^one-gpu|TestTheNodeRunsTheVersion' $(TESTARGS) ./test/e2e/...; \
+	done
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZTIME.

@@ -35,6 +35,8 @@ func TestOnANodeWithoutGPUsThePluginRunsPublishesNothingAndSaysWhy(t *testing.T)
 		t.Skipf("this machine has devices of NVIDIA: %s", strings.TrimSpace(found))
 	}
 	s.become("deployments/manifests")
+	// The DRA library takes half a minute before it deletes a slice that it did
+	// not make itself.
 	s.eventually("the driver publishes nothing", func(ctx context.Context) (bool, error) {
 		slices, err := cluster.Slices(ctx)
 		return len(slices) == 0, err
