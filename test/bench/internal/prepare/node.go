@@ -27,8 +27,11 @@ const (
 	crowdTwice     = "cycle_64_given_twice"
 )
 
+// starts measures how long the plugins take to start. The first time is not measured:
+// ours then writes the files of the simulated machine, about 5 000.
 func (s *Suite) starts(ctx context.Context) error {
-	return s.alternately(s.Size.Starts, func(subject *subject) error {
+	return s.alternately(1+s.Size.Starts, func(subject *subject) error {
+		first := subject.devices == nil
 		if err := subject.stop(); err != nil {
 			return err
 		}
@@ -36,7 +39,9 @@ func (s *Suite) starts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		subject.keep(startToSlices, figures.Milliseconds(took))
+		if !first {
+			subject.keep(startToSlices, figures.Milliseconds(took))
+		}
 		return nil
 	})
 }

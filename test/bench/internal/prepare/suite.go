@@ -36,7 +36,7 @@ func Full() Size {
 
 // Quick shows within about a minute that everything works.
 func Quick() Size {
-	return Size{Starts: 1, Alone: 50, AtOnce: 5, Crowds: 1, MemoryCycles: 500, Pods: 3, ForceDeletes: 1, Rest: 2 * time.Second, Stubborn: 5 * time.Second}
+	return Size{Starts: 3, Alone: 50, AtOnce: 5, Crowds: 1, MemoryCycles: 500, Pods: 3, ForceDeletes: 1, Rest: 2 * time.Second, Stubborn: 5 * time.Second}
 }
 
 const (
