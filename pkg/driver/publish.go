@@ -32,8 +32,7 @@ func resources(pool string, devices []device.Device) resourceslice.DriverResourc
 		slices = append(slices, s)
 		devices = devices[n:]
 	}
-	if slices == nil {
-		return resourceslice.DriverResources{}
-	}
+	// A pool without slices, unlike no pool at all, has those of an earlier
+	// instance removed at once.
 	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{pool: {Slices: slices}}}
 }

@@ -261,7 +261,7 @@ func TestSlicesHoldAtMostWhatTheAPIAllows(t *testing.T) {
 	if names[0] != "vf-000" || names[299] != "vf-299" || len(names) != 300 {
 		t.Errorf("devices lost or out of order: %v", names)
 	}
-	if pools := resources(testPool, nil).Pools; len(pools) != 0 {
-		t.Errorf("a node without devices publishes %v", pools)
+	if none := resources(testPool, nil).Pools[testPool].Slices; len(none) != 0 {
+		t.Errorf("a node without devices publishes %v", none)
 	}
 }
