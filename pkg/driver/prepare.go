@@ -142,9 +142,15 @@ func (d *Driver) prepareLocked(ctx context.Context, ref device.Claim, claim *res
 		before = nil
 	}
 	if before != nil {
+		if err := d.hold(ctx, before); err != nil {
+			return nil, err
+		}
 		ready, err := d.ready(before)
-		if err != nil || ready {
-			return before, err
+		if err != nil {
+			return nil, err
+		}
+		if ready {
+			return before, d.notePods(before, claim)
 		}
 	}
 	return d.prepareSteps(ctx, ref, claim, results, before)
@@ -270,6 +276,9 @@ func (d *Driver) take(ctx context.Context, thing string, s *step, pods []types.U
 	had, err := d.store.Holds(s.grant.Claim.UID, []string{thing})
 	if err != nil {
 		if err := d.setAsideHolding(ctx, err); err != nil {
+			return err
+		}
+		if had, err = d.store.Holds(s.grant.Claim.UID, []string{thing}); err != nil {
 			return err
 		}
 	}

@@ -35,9 +35,12 @@ func (d *Driver) loadOrSetAside(ctx context.Context, uid types.UID) (*claimstore
 }
 
 func (d *Driver) setAside(ctx context.Context, unreadable *claimstore.UnreadableError) error {
-	path, err := d.store.SetAside(unreadable)
+	path, err := d.store.SetAside(ctx, unreadable)
 	if err != nil {
 		return errors.Join(unreadable, err)
+	}
+	if path == "" { // mended by somebody else meanwhile
+		return nil
 	}
 	klog.FromContext(ctx).Error(unreadable, "File set aside: its content is made anew from what else is known; the file can be deleted", "path", path)
 	return faultpoint.At(faultpoint.MendSetAside)
@@ -74,24 +77,46 @@ func (d *Driver) restoreHoldings(ctx context.Context, uid types.UID) error {
 	if err != nil || record == nil {
 		return nil //nolint:nilerr // unreadable ones are dealt with by whoever holds their lock
 	}
+	return d.hold(ctx, record)
+}
+
+// hold makes sure that a claim has what its record says, except what another
+// claim has by now.
+func (d *Driver) hold(ctx context.Context, record *claimstore.Record) error {
 	for _, entry := range record.Devices {
-		// The usual case writes nothing, so that a full disk is no hindrance
-		// to a start.
-		if holds, err := d.store.Holds(record.Claim.UID, entry.Occupies); entry.AdminAccess || (err == nil && holds) {
+		if entry.AdminAccess {
 			continue
 		}
 		for _, thing := range entry.Occupies {
-			holder, err := d.store.Take(thing, claimstore.Holding{Claim: record.Claim, Pods: record.Pods, Device: entry})
-			if err != nil {
+			if err := d.holdThing(ctx, record, entry, thing); err != nil {
 				return err
-			}
-			if err := faultpoint.At(faultpoint.MendHolding); err != nil {
-				return err
-			}
-			if holder != nil {
-				klog.FromContext(ctx).Error(nil, "A device is in the records of two claims", "device", entry.Device, "claim", record.Claim, "holder", holder.Claim)
 			}
 		}
+	}
+	return nil
+}
+
+func (d *Driver) holdThing(ctx context.Context, record *claimstore.Record, entry claimstore.Device, thing string) error {
+	holder, err := d.store.Holder(thing)
+	var unreadable *claimstore.UnreadableError
+	if errors.As(err, &unreadable) {
+		err = d.setAside(ctx, unreadable)
+	}
+	if err != nil {
+		return err
+	}
+	// The usual case writes nothing, so that a full disk is no hindrance.
+	if holder == nil {
+		holder, err = d.store.Take(thing, claimstore.Holding{Claim: record.Claim, Pods: record.Pods, Device: entry})
+		if err != nil {
+			return err
+		}
+		if err := faultpoint.At(faultpoint.MendHolding); err != nil {
+			return err
+		}
+	}
+	if holder != nil && holder.Claim.UID != record.Claim.UID {
+		klog.FromContext(ctx).Error(nil, "A device is in the record of a claim while another has it", "device", entry.Device, "claim", record.Claim, "holder", holder.Claim)
 	}
 	return nil
 }

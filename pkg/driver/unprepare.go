@@ -121,6 +121,11 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim) ([]strin
 	if err != nil {
 		return nil, err
 	}
+	if record != nil { // a lost holding must not keep its device from being released
+		if err := d.hold(ctx, record); err != nil {
+			return nil, err
+		}
+	}
 	entries, err := d.heldBy(ref.UID)
 	if err != nil {
 		return nil, err
@@ -260,7 +265,7 @@ func (u *undoLog) run(ctx context.Context) error {
 }
 
 func (u *undoLog) free(thing string) error {
-	if err := u.driver.store.Free(thing, u.claim.UID); err != nil {
+	if err := u.driver.store.PutBack(thing, u.claim.UID); err != nil {
 		return err
 	}
 	return faultpoint.At(faultpoint.UndoFreed)

@@ -27,8 +27,8 @@ func (s *Store) Take(thing string, h Holding) (*Holding, error) {
 		return nil, fmt.Errorf("encode the holding of %s: %w", thing, err)
 	}
 	path := s.holdingPath(thing)
-	temp := filepath.Join(filepath.Dir(path), tempPrefix+thing+"@"+string(h.Claim.UID)+fileSuffix)
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
+	temp, err := writeNew(filepath.Dir(path), tempPrefix+thing+"~*@"+string(h.Claim.UID)+fileSuffix, data)
+	if err != nil {
 		return nil, errors.Join(s.cannotWrite(fmt.Errorf("take %s for claim %s: %w", thing, h.Claim, err)), removeIfThere(temp))
 	}
 	if err := faultpoint.At(faultpoint.HoldingWritten); err != nil {
@@ -67,7 +67,7 @@ func (s *Store) Holder(thing string) (*Holding, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &UnreadableError{Path: path, Err: err}
+		return nil, readError(path, err)
 	}
 	h, err := decodeHolding(data)
 	if err != nil {
@@ -90,23 +90,40 @@ func (s *Store) Holds(uid types.UID, things []string) (bool, error) {
 	return true, nil
 }
 
-// Free gives a physical thing back, if the claim is the one that has it.
+// Free gives a physical thing back, if the claim is the one that has it, and
+// tells who waits for [Store.Freed].
 func (s *Store) Free(thing string, uid types.UID) error {
-	holder, err := s.Holder(thing)
-	if err != nil {
+	had, err := s.giveBack(thing, uid)
+	if err != nil || !had {
 		return err
 	}
-	if holder == nil || holder.Claim.UID != uid {
-		return nil
-	}
-	if err := removeIfThere(s.holdingPath(thing)); err != nil {
-		return s.cannotWrite(fmt.Errorf("give back %s: %w", thing, err))
-	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	close(s.freed)
 	s.freed = make(chan struct{})
-	s.mu.Unlock()
 	return nil
+}
+
+// PutBack is [Store.Free] for a thing that was taken a moment ago by a claim that
+// must wait for another thing: it would only wake itself.
+func (s *Store) PutBack(thing string, uid types.UID) error {
+	_, err := s.giveBack(thing, uid)
+	return err
+}
+
+// giveBack tells whether the claim had the thing.
+func (s *Store) giveBack(thing string, uid types.UID) (bool, error) {
+	holder, err := s.Holder(thing)
+	if err != nil {
+		return false, err
+	}
+	if holder == nil || holder.Claim.UID != uid {
+		return false, nil
+	}
+	if err := removeIfThere(s.holdingPath(thing)); err != nil {
+		return false, s.cannotWrite(fmt.Errorf("give back %s: %w", thing, err))
+	}
+	return true, nil
 }
 
 // Freed returns a channel that is closed when this process next gives

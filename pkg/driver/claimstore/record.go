@@ -11,9 +11,9 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
-// FormatVersion is the version of the files that this release writes. It
-// grows only when an older release would do harm by reading a newer file;
-// fields alone never need it, because unknown ones are kept.
+// FormatVersion is the version of the files that this release writes. Files of
+// any version are read, and fields that this release does not know are kept, so
+// that a downgrade loses nothing.
 const FormatVersion = 1
 
 // Record is what one claim was given on this node.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
@@ -75,7 +76,7 @@ func (s *Store) Load(uid types.UID) (*Record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &UnreadableError{Path: path, Err: err}
+		return nil, readError(path, err)
 	}
 	r, err := decodeRecord(data, uid)
 	if err != nil {
@@ -119,8 +120,19 @@ func (s *Store) Claims() ([]types.UID, error) {
 }
 
 // SetAside moves a file that cannot be read out of the way, into a folder
-// where an admin can look at it, and returns its new path.
-func (s *Store) SetAside(unreadable *UnreadableError) (string, error) {
+// where an admin can look at it, and returns its new path, or nothing if
+// somebody else has mended it meanwhile.
+func (s *Store) SetAside(ctx context.Context, unreadable *UnreadableError) (string, error) {
+	// Of two that found the same file, the second must not move what the first
+	// has put into its place.
+	unlock, err := s.Lock(ctx, types.UID("set aside "+unreadable.Path))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if err := s.read(unreadable.Path); !errors.As(err, new(*UnreadableError)) {
+		return "", err
+	}
 	dir := filepath.Join(s.dir, asideDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("set %s aside: %w", unreadable.Path, err)
@@ -131,6 +143,29 @@ func (s *Store) SetAside(unreadable *UnreadableError) (string, error) {
 		return "", fmt.Errorf("set %s aside: %w", unreadable.Path, err)
 	}
 	return path, nil
+}
+
+// read returns what is wrong with a file of the store.
+func (s *Store) read(path string) error {
+	name := strings.TrimSuffix(filepath.Base(path), fileSuffix)
+	var err error
+	if filepath.Base(filepath.Dir(path)) == claimsDir {
+		_, err = s.Load(types.UID(name))
+	} else {
+		_, err = s.Holder(name)
+	}
+	return err
+}
+
+// readError tells a file that is broken from a machine that is short of
+// something for a moment.
+func readError(path string, err error) error {
+	for _, passing := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EAGAIN} {
+		if errors.Is(err, passing) {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+	return &UnreadableError{Path: path, Err: err}
 }
 
 // UnreadableError is a file of the store that is there but makes no sense.
@@ -217,6 +252,17 @@ func writeDurably(path string, data []byte) (err error) {
 		return errors.Join(err, removeIfThere(temp))
 	}
 	return syncDir(dir)
+}
+
+// writeNew writes a file of a name that nobody else has, made from pattern as
+// [os.CreateTemp] does.
+func writeNew(dir, pattern string, data []byte) (path string, err error) {
+	file, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(data)
+	return file.Name(), errors.Join(err, file.Close())
 }
 
 func writeSynced(path string, data []byte) (err error) {

@@ -118,7 +118,7 @@ func TestUnreadableRecords(t *testing.T) {
 			if !errors.As(err, &unreadable) || !strings.Contains(err.Error(), path) {
 				t.Fatalf("want an error that names %s, got %v", path, err)
 			}
-			aside, err := s.SetAside(unreadable)
+			aside, err := s.SetAside(t.Context(), unreadable)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -30,6 +30,11 @@ func (t *Table) Running(pods []types.UID) ([]types.UID, error) {
 	if len(pods) == 0 {
 		return nil, nil
 	}
+	// The first process of a PID namespace is a container's own program, or
+	// the host's init, which this is not.
+	if self, err := os.Readlink(filepath.Join(t.root, "self")); err == nil && self == "1" {
+		return nil, fmt.Errorf("%s is the procfs of this container, not the host's: see --host-root", t.root)
+	}
 	entries, err := os.ReadDir(t.root)
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
