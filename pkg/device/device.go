@@ -10,8 +10,13 @@ import (
 // "type".
 type Kind string
 
-// KindGPU is a whole GPU.
-const KindGPU Kind = "gpu"
+// The kinds of devices that this driver knows.
+const (
+	// KindGPU is a whole GPU.
+	KindGPU Kind = "gpu"
+	// KindVF is an SR-IOV virtual function of a NIC.
+	KindVF Kind = "vf"
+)
 
 // Names of the attributes and capacities that more than one family publishes.
 // They carry no domain, which in a ResourceSlice means the driver's own.
@@ -36,6 +41,20 @@ type Device struct {
 	// Attributes and Capacity are published as they are. At most 32 together.
 	Attributes map[resourceapi.QualifiedName]resourceapi.DeviceAttribute
 	Capacity   map[resourceapi.QualifiedName]resourceapi.DeviceCapacity
+	// Problems are what is wrong with the device at the moment. A device with
+	// problems is published, so that those who have it learn of them, but
+	// nobody new gets it. The order does not matter.
+	Problems []Problem
+}
+
+// Problem is a reason why a device that is there should not be given to anyone
+// now. It goes as soon as its cause is gone.
+type Problem struct {
+	// Reason is a short CamelCase word for taints and metrics, from a small
+	// fixed set, such as "LinkDown".
+	Reason string
+	// Message tells a person what was seen, on what, and what to do.
+	Message string
 }
 
 // Inventory is what a family finds on the node in one look.

@@ -47,6 +47,10 @@ type Edits struct {
 	Common *cdispec.ContainerEdits
 	// Device belongs to this one device.
 	Device *cdispec.ContainerEdits
+	// Attach says that the device must also be joined to the network namespace
+	// of each pod that uses it, before any of the pod's containers that
+	// reference the claim starts.
+	Attach bool
 	// Attributes are written into the device's metadata file, beside those
 	// that the ResourceSlice has, for the workload to read.
 	Attributes map[resourceapi.QualifiedName]resourceapi.DeviceAttribute

@@ -38,3 +38,20 @@ type Family interface {
 	// ctx is done.
 	Watch(ctx context.Context, changed func())
 }
+
+// Attacher is a family with devices that are joined to a pod's network
+// namespace, those whose edits say Attach. Calls for one claim never overlap.
+type Attacher interface {
+	Family
+
+	// Attach joins a prepared device to a sandbox. A device that is in the
+	// sandbox already stays as it is. One that another living pod has is never
+	// taken away: the error names that pod. What fails leaves nothing behind
+	// in the sandbox.
+	Attach(ctx context.Context, grant device.Grant, sandbox device.Sandbox) (device.Attachment, error)
+
+	// Detach takes the device out of the sandbox again and leaves it
+	// prepared. Repeating it, and detaching what is not in the sandbox, is
+	// fine; so is a sandbox that is gone. Release detaches too.
+	Detach(ctx context.Context, grant device.Grant, sandbox device.Sandbox) error
+}

@@ -1,0 +1,57 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// NodeConfigKind is the kind of [NodeConfig].
+const NodeConfigKind = "NodeConfig"
+
+// NodeConfig is the configuration file of the kubelet plugin, for what flags
+// cannot say well. It is no configuration for claims.
+type NodeConfig struct {
+	metav1.TypeMeta `json:",inline"`
+
+	SRIOV SRIOVConfig `json:"sriov,omitempty"`
+}
+
+// SRIOVConfig says which VFs are published, and which are made.
+type SRIOVConfig struct {
+	// Selectors choose VFs; one that matches any selector is published.
+	// Without selectors every VF is, except those of PFs that the host itself
+	// uses.
+	Selectors []VFSelector `json:"selectors,omitempty"`
+}
+
+// VFSelector chooses VFs. All its conditions must hold; of the values of one
+// condition any must. A condition that is left out always holds. The meaning
+// of each is the one known from the SR-IOV network device plugin.
+type VFSelector struct {
+	// Vendors and Devices are PCI ids of VFs, such as "15b3" and "101e".
+	Vendors []string `json:"vendors,omitempty"`
+	Devices []string `json:"devices,omitempty"`
+	// Drivers are those bound to the VF, such as "mlx5_core".
+	Drivers []string `json:"drivers,omitempty"`
+	// PFNames are interface names of PFs, each with an optional list of VF
+	// numbers: "ibp24s0", "ibp24s0#0-3", "ibp24s0#0,2-7". A PF that the host
+	// itself uses is chosen only if it is named here, in RootDevices, or one of
+	// its VFs in PCIAddresses.
+	PFNames []string `json:"pfNames,omitempty"`
+	// RootDevices are PCI addresses of PFs, with the same optional list.
+	RootDevices []string `json:"rootDevices,omitempty"`
+	// PCIAddresses are those of VFs.
+	PCIAddresses []string `json:"pciAddresses,omitempty"`
+	// LinkTypes are "ether" and "infiniband".
+	LinkTypes []string `json:"linkTypes,omitempty"`
+	// RDMA chooses VFs with (true) or without (false) an RDMA device.
+	RDMA *bool `json:"rdma,omitempty"`
+
+	// NumVFs is how many VFs each PF that the selector matches must have. A PF
+	// that has none is given that many; one that has another number is
+	// reported and left alone. Conditions on VFs are read as conditions on the
+	// VFs that the PF would have.
+	NumVFs *int `json:"numVFs,omitempty"`
+	// ExternallyManaged says that somebody else makes the VFs: the number is
+	// checked only.
+	ExternallyManaged bool `json:"externallyManaged,omitempty"`
+	// MTU is what the PF, and with it the VFs, are set to, in bytes.
+	MTU *int `json:"mtu,omitempty"`
+}

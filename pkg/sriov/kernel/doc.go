@@ -1,0 +1,8 @@
+// Package kernel is what the SR-IOV family asks of the kernel over netlink, in
+// the host's network namespace and in those of pods: network interfaces, the
+// settings of VFs, addresses and routes, RDMA devices.
+//
+// It is one of the two seams at which hardware can be replaced by a
+// simulation; the other one is the sysfs tree. It knows interfaces by their
+// index and the PCI function behind them, never by their name alone.
+package kernel
