@@ -41,6 +41,10 @@ type Machine struct {
 	// installs as nvidia-smi. Empty means "simulated-nvidia-smi" beside the
 	// running program.
 	NVIDIASMI string
+	// Ethernet says that the ports beside the GPUs are set to Ethernet instead
+	// of InfiniBand, as LINK_TYPE of mlxconfig does. Their names stay those of
+	// the published listings.
+	Ethernet bool
 
 	model model
 	gpus  []gpu

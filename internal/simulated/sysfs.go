@@ -18,7 +18,7 @@ func (m *Machine) WriteSysfs(root string) error {
 	for i, p := range nvSwitches() {
 		s.addNVSwitch(p, i)
 	}
-	for _, n := range m.nics {
+	for _, n := range m.ports() {
 		s.addNIC(n)
 	}
 	s.addSystem()

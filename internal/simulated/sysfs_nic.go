@@ -23,14 +23,10 @@ func (s *sysfs) addNIC(n nic) {
 		speed: "32.0 GT/s PCIe", width: "16",
 	}
 	s.addEndpoint(pf)
-	s.addPort(pf, port{rdma: n.rdma, netdev: n.netdev, ethernet: n.ethernet, guid: n.guid(0)})
+	s.addPort(pf, port{rdma: n.rdma, netdev: n.netdev, nic: n, guid: n.guid(0)})
 
-	vfs := vfsPerPF
-	if n.gpu < 0 {
-		vfs = 0
-	}
 	for name, value := range map[string]string{
-		"sriov_numvfs":            fmt.Sprint(vfs),
+		"sriov_numvfs":            fmt.Sprint(n.vfs()),
 		"sriov_totalvfs":          fmt.Sprint(vfsPerPF),
 		"sriov_offset":            "1",
 		"sriov_stride":            "1",
@@ -39,7 +35,7 @@ func (s *sysfs) addNIC(n nic) {
 	} {
 		s.file(path.Join(pf.dir(), name), value)
 	}
-	for i := range vfs {
+	for i := range n.vfs() {
 		s.addVF(n, pf, i)
 	}
 }
@@ -54,7 +50,7 @@ func (s *sysfs) addVF(n nic, pf function, index int) {
 	s.link(path.Join(pf.dir(), fmt.Sprintf("virtfn%d", index)), vf.dir())
 
 	guid := n.guid(index + 1)
-	s.addPort(vf, port{rdma: n.vfRDMA(index), netdev: fmt.Sprintf("%sv%d", n.netdev, index), ethernet: n.ethernet, guid: guid})
+	s.addPort(vf, port{rdma: n.vfRDMA(index), netdev: n.vfNetdev(index), nic: n, guid: guid})
 	admin := path.Join(pf.dir(), "sriov", fmt.Sprint(index))
 	s.file(path.Join(admin, "node"), colons(guid))
 	s.file(path.Join(admin, "port"), colons(guid))
@@ -64,17 +60,19 @@ func (s *sysfs) addVF(n nic, pf function, index int) {
 // port is what the classes net and infiniband show of one function.
 type port struct {
 	rdma, netdev string
-	ethernet     bool
+	nic          nic
 	// guid is 16 hexadecimal digits.
 	guid string
 }
 
 func (s *sysfs) addPort(f function, p port) {
 	layer, rate := "InfiniBand", "400 Gb/sec (4X NDR)"
-	netType, mtu, address := "32", "4092", ipoibPrefix+colons(p.guid)
-	if p.ethernet {
-		layer, rate = "Ethernet", "200 Gb/sec (4X HDR)"
-		netType, mtu, address = "1", "1500", colons(p.guid[4:])
+	netType, mtu, speed := "32", "4092", "400000"
+	if p.nic.ethernet {
+		layer, netType, mtu = "Ethernet", "1", "1500"
+		if p.nic.gpu < 0 {
+			rate, speed = "200 Gb/sec (4X HDR)", "200000"
+		}
 	}
 
 	rdma := path.Join(f.dir(), "infiniband", p.rdma)
@@ -100,14 +98,21 @@ func (s *sysfs) addPort(f function, p port) {
 	s.file(path.Join(verbs, "dev"), fmt.Sprintf("231:%d", 192+s.netdevs))
 	s.classDevice("infiniband_verbs", verbs, f)
 
+	mad := path.Join(f.dir(), "infiniband_mad", fmt.Sprintf("umad%d", s.netdevs))
+	s.file(path.Join(mad, "ibdev"), p.rdma)
+	s.file(path.Join(mad, "port"), "1")
+	s.file(path.Join(mad, "dev"), fmt.Sprintf("231:%d", s.netdevs))
+	s.classDevice("infiniband_mad", mad, f)
+
 	net := path.Join(f.dir(), "net", p.netdev)
 	for name, text := range map[string]string{
-		"address":   address,
+		"address":   p.nic.hardwareAddress(p.guid),
 		"carrier":   "1",
 		"dev_port":  "0",
 		"ifindex":   fmt.Sprint(s.netdevs + 2),
 		"mtu":       mtu,
 		"operstate": "up",
+		"speed":     speed,
 		"type":      netType,
 	} {
 		s.file(path.Join(net, name), text)

@@ -1,6 +1,7 @@
 package simulated
 
 import (
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -262,4 +263,40 @@ func resolve(t *testing.T, elements ...string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestTheNICsAreThoseOfSysfs(t *testing.T) {
+	machine := New(DGXH200, "node-a")
+	machine.Ethernet = true
+	root := filepath.Join(t.TempDir(), "sys")
+	if err := machine.WriteSysfs(root); err != nil {
+		t.Fatal(err)
+	}
+	vfs := 0
+	for _, port := range machine.NICs() {
+		vfs += len(port.VFs)
+		for _, n := range append([]NIC{port}, port.VFs...) {
+			netType, layer := "1", "Ethernet"
+			if n.InfiniBand {
+				netType, layer = "32", "InfiniBand"
+			}
+			folder := filepath.Join(root, "bus/pci/devices", n.Address)
+			for file, want := range map[string]string{
+				"net/" + n.Netdev + "/address":                 n.HardwareAddress.String(),
+				"net/" + n.Netdev + "/type":                    netType,
+				"infiniband/" + n.RDMA + "/ports/1/link_layer": layer,
+				"infiniband/" + n.RDMA + "/node_guid":          quads(hex.EncodeToString(n.GUID)),
+			} {
+				if got := read(t, folder, file); got != want {
+					t.Errorf("%s of %s: got %q, want %q", file, n.Address, got, want)
+				}
+			}
+			if len(port.VFs) > 0 && n.InfiniBand {
+				t.Errorf("%s is InfiniBand, though the machine is set to Ethernet", n.Address)
+			}
+		}
+	}
+	if vfs != 64 {
+		t.Errorf("%d VFs, want 64", vfs)
+	}
 }
