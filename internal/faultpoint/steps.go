@@ -51,12 +51,18 @@ const (
 	MendSpec     Step = "mend-spec"
 	MendMetadata Step = "mend-metadata"
 	MendPods     Step = "mend-pods"
+	// MendHoldingPods comes before MendPods.
+	MendHoldingPods Step = "mend-holding-pods"
 )
 
 // The steps at which a file is half-way to where it belongs.
 const (
+	SpareTaken      Step = "spare-taken"
 	FileWritten     Step = "file-written"
 	HoldingWritten  Step = "holding-written"
+	HoldingLinked   Step = "holding-linked"
+	UpdateWritten   Step = "update-written"
+	AsideMade       Step = "aside-made"
 	SpecWritten     Step = "spec-written"
 	MetadataWritten Step = "metadata-written"
 )
@@ -68,7 +74,7 @@ func Steps() []Step {
 		UnprepareReceived, UnprepareLocked, UnprepareFamily, UnprepareFreed, UnprepareCDI, UnprepareMetadata, UnprepareDeleted, UnprepareAnswer,
 		UndoFamily, UndoFreed, UndoDeleted, UndoCDI, UndoMetadata,
 		StartStoreOpened, StartRecovered, StartDiscovered, StartServing,
-		MendSetAside, MendHolding, MendSpec, MendMetadata, MendPods,
-		FileWritten, HoldingWritten, SpecWritten, MetadataWritten,
+		MendSetAside, MendHolding, MendSpec, MendMetadata, MendPods, MendHoldingPods,
+		SpareTaken, FileWritten, HoldingWritten, HoldingLinked, UpdateWritten, AsideMade, SpecWritten, MetadataWritten,
 	}
 }

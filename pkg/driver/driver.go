@@ -169,7 +169,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		kubeletplugin.GRPCInterceptor(onRegistration(registered.send)),
 		kubeletplugin.EnableDeviceMetadata(true, []schema.GroupVersion{metadatav1beta1.SchemeGroupVersion, metadatav1alpha1.SchemeGroupVersion}),
 		kubeletplugin.CDIDirectory(d.options.CDIDir),
-		kubeletplugin.MetadataFileOps(kubeletplugin.MetadataFileOperations{WriteFile: writeMetadata, RemoveAll: removeAll}),
+		kubeletplugin.MetadataFileOps(d.metadataFiles()),
 	)
 	if err != nil {
 		return fmt.Errorf("start the plugin's services: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -168,13 +169,13 @@ func (n *node) start() *Driver {
 
 func (n *node) cdiDir() string { return filepath.Join(n.dir, "cdi") }
 
-// files returns everything that the plugin keeps, but for the lock file and
-// what was set aside.
+// files returns everything that the plugin keeps, but for the lock file, spare
+// files, and what was set aside.
 func (n *node) files() []string {
 	n.t.Helper()
 	var files []string
 	err := filepath.WalkDir(n.dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || entry.Name() == "claims.lock" || strings.Contains(path, "/unreadable/") {
+		if err != nil || entry.IsDir() || entry.Name() == "claims.lock" || strings.Contains(path, "/unreadable/") || strings.Contains(path, "/spare/") {
 			return err
 		}
 		rel, err := filepath.Rel(n.dir, path)
@@ -276,15 +277,16 @@ func failWith(err error) clienttesting.ReactionFunc {
 // waitForAction waits until the API server was asked.
 func waitForAction(t *testing.T, client *fake.Clientset, verb, resource string) {
 	t.Helper()
-	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
-		for _, action := range client.Actions() {
-			if action.Matches(verb, resource) {
-				return true, nil
-			}
-		}
-		return false, nil
+	waitFor(t, "asked the API server to "+verb+" "+resource, func() bool {
+		return slices.ContainsFunc(client.Actions(), func(a clienttesting.Action) bool { return a.Matches(verb, resource) })
 	})
+}
+
+// waitFor waits until something is so.
+func waitFor(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) { return so(), nil })
 	if err != nil {
-		t.Fatalf("the API server was never asked to %s %s", verb, resource)
+		t.Fatalf("never %s", what)
 	}
 }

@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
@@ -26,12 +28,41 @@ import (
 // <data folder>/dra-device-metadata/<namespace>_<claim>/<request>/metadata.json.
 const metadataFolder = "dra-device-metadata"
 
+// metadataFiles is how the helper writes and removes its files.
+func (d *Driver) metadataFiles() kubeletplugin.MetadataFileOperations {
+	return kubeletplugin.MetadataFileOperations{
+		WriteFile: d.writeMetadata,
+		// The folder is named after the claim, not its UID, so the helper would
+		// remove what a later claim of that name has. What it would remove
+		// rightly is gone by then, see unprepareLocked.
+		RemoveAll: func(string) error { return nil },
+	}
+}
+
 // writeMetadata writes a metadata file, or the CDI spec that mounts it, whole
 // or not at all. Unlike the helper's own way it does not sync: after a crash
 // of the machine kubelet has everything prepared again, and waiting for the
 // disk would be the larger part of a preparation. What is there already is left
 // alone, so that a repeated preparation needs no room on the disk.
-func writeMetadata(path string, data []byte, perm os.FileMode) error {
+func (d *Driver) writeMetadata(path string, data []byte, perm os.FileMode) error {
+	name, ok := d.metadataNameIn(path)
+	if !ok {
+		return replaceFile(path, data, perm)
+	}
+	unlock, err := d.lockMetadata(context.Background(), name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// The helper made the folder a moment ago, and a release of an earlier
+	// claim of that name may have removed it since.
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as the helper makes it
+		return err
+	}
+	return replaceFile(path, data, perm)
+}
+
+func replaceFile(path string, data []byte, perm os.FileMode) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
 		return nil
 	}
@@ -51,13 +82,10 @@ func writeMetadata(path string, data []byte, perm os.FileMode) error {
 	return err
 }
 
-// removeAll is [os.RemoveAll], for which a name that no folder can have is one
-// that is not there.
-func removeAll(path string) error {
-	if err := os.RemoveAll(path); err != nil && !errors.Is(err, unix.ENAMETOOLONG) {
-		return err
-	}
-	return nil
+// lockMetadata keeps everybody else from the metadata files of the claims of
+// one name.
+func (d *Driver) lockMetadata(ctx context.Context, name string) (unlock func(), err error) {
+	return d.store.Lock(ctx, types.UID("metadata "+name))
 }
 
 // checkName refuses a claim for which the helper could write no metadata files:
@@ -73,19 +101,46 @@ func (d *Driver) metadataDir() string { return filepath.Join(d.options.DataDir, 
 
 func metadataName(claim device.Claim) string { return claim.Namespace + "_" + claim.Name }
 
-// removeMetadata removes the metadata files of a claim. The folder is named
-// after the claim, not its UID, so what a later claim of that name has is left
-// alone.
-func (d *Driver) removeMetadata(claim device.Claim) error {
-	dir := filepath.Join(d.metadataDir(), metadataName(claim))
-	owner, err := metadataOwner(dir)
-	if err == nil && (owner == "" || owner == claim.UID) {
-		err = removeAll(dir)
-	}
+// metadataNameIn returns the name of the folder that a metadata file is in.
+func (d *Driver) metadataNameIn(path string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, d.metadataDir()+"/")
+	name, _, _ := strings.Cut(rest, "/")
+	return name, ok
+}
+
+// removeMetadata removes the metadata files of a claim, but not what a later
+// claim of its name has.
+func (d *Driver) removeMetadata(ctx context.Context, claim device.Claim) error {
+	_, err := d.removeMetadataIf(ctx, metadataName(claim), func(owner types.UID) (bool, error) { return owner == claim.UID, nil })
 	if err != nil {
 		return fmt.Errorf("remove the metadata files of claim %s: %w: see that %s can be written", claim, err, d.metadataDir())
 	}
 	return nil
+}
+
+// removeMetadataIf removes a folder of metadata files if that is fine for the
+// claim that they are of, or if nothing tells whose they are. It tells whether
+// there was anything to remove.
+func (d *Driver) removeMetadataIf(ctx context.Context, name string, fine func(owner types.UID) (bool, error)) (bool, error) {
+	dir := filepath.Join(d.metadataDir(), name)
+	unlock, err := d.lockMetadata(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) {
+		return false, nil
+	}
+	owner, err := metadataOwner(dir)
+	if err != nil {
+		return false, err
+	}
+	if owner != "" {
+		if ok, err := fine(owner); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, os.RemoveAll(dir)
 }
 
 // metadataOwner returns the UID of the claim that a folder of metadata files is
@@ -123,7 +178,6 @@ func metadataOwner(dir string) (types.UID, error) {
 // removeStrayMetadata removes the metadata files of claims that have nothing
 // else on this node.
 func (d *Driver) removeStrayMetadata(ctx context.Context) error {
-	// Listed before the claims: files that are there have a claim by then.
 	entries, err := os.ReadDir(d.metadataDir())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -131,26 +185,29 @@ func (d *Driver) removeStrayMetadata(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list metadata files: %w", err)
 	}
-	claims, err := d.knownClaims()
-	if err != nil {
-		return err
-	}
-	known := map[string]bool{}
-	for _, claim := range claims {
-		known[metadataName(claim)] = true
-	}
 	for _, entry := range entries {
-		if known[entry.Name()] {
-			continue
-		}
-		path := filepath.Join(d.metadataDir(), entry.Name())
-		klog.FromContext(ctx).Info("Removing the metadata files of a claim that is gone", "path", path)
-		if err := os.RemoveAll(path); err != nil {
+		removed, err := d.removeMetadataIf(ctx, entry.Name(), d.hasNothing)
+		if err != nil {
 			return fmt.Errorf("remove metadata files: %w", err)
 		}
+		if !removed {
+			continue
+		}
+		klog.FromContext(ctx).Info("Removed the metadata files of a claim that is gone", "path", filepath.Join(d.metadataDir(), entry.Name()))
 		if err := faultpoint.At(faultpoint.MendMetadata); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// hasNothing tells whether a claim has neither a record, readable or not, nor
+// anything held.
+func (d *Driver) hasNothing(uid types.UID) (bool, error) {
+	record, err := d.store.Load(uid)
+	if err != nil || record != nil {
+		return false, nil //nolint:nilerr // whose record cannot be read is not gone
+	}
+	held, err := d.store.HoldingsOf(uid)
+	return len(held) == 0, err
 }

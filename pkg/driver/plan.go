@@ -2,7 +2,6 @@ package driver
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -10,14 +9,19 @@ import (
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
-// step is one device of a claim that is about to be prepared.
+// plan is what has to be done for an allocation, with the devices that are on
+// this node now. All of it is done, or nothing.
+type plan struct {
+	*allocation
+	steps []step
+}
+
+// step is what one family has to do for one allocation result.
 type step struct {
 	family Family
 	grant  device.Grant
@@ -27,68 +31,73 @@ type step struct {
 	published map[resourceapi.QualifiedName]resourceapi.DeviceAttribute
 }
 
-// config is one configuration of a claim's allocation.
+// config is a configuration of an allocation, decoded.
 type config struct {
-	path     string
-	requests []string
-	value    runtime.Object
+	opaqueConfig
+	value runtime.Object
 }
 
-// ownResults returns the allocation results of a claim that are this driver's.
-// A claim may have devices of other drivers too; those are none of our
-// business.
-func (d *Driver) ownResults(claim *resourceapi.ResourceClaim) []resourceapi.DeviceRequestAllocationResult {
-	var own []resourceapi.DeviceRequestAllocationResult
-	if claim.Status.Allocation == nil {
-		return nil
-	}
-	for _, r := range claim.Status.Allocation.Devices.Results {
-		if r.Driver == d.options.DriverName {
-			own = append(own, r)
-		}
-	}
-	return own
-}
-
-// plan works out what has to be done for each of the claim's devices. It
-// changes nothing.
-func (d *Driver) plan(ref device.Claim, claim *resourceapi.ResourceClaim, results []resourceapi.DeviceRequestAllocationResult) ([]step, error) {
-	if err := checkName(ref); err != nil {
+// plan works out what has to be done for an allocation. It changes nothing.
+func (d *Driver) plan(a *allocation) (*plan, error) {
+	if err := checkName(a.claim); err != nil {
 		return nil, err
 	}
-	configs, err := d.configs(claim)
+	configs, err := d.decode(a.configs)
 	if err != nil {
 		return nil, err
 	}
-	steps := make([]step, 0, len(results))
-	families := map[string][]Family{}
-	for _, r := range results {
-		s, err := d.planOne(ref, r, configs)
+	p := &plan{allocation: a}
+	for _, r := range a.results {
+		steps, err := d.planResult(a.claim, r, configs)
 		if err != nil {
 			return nil, fmt.Errorf("request %q: %w", r.Request, err)
 		}
-		steps = append(steps, s)
-		families[r.Request] = append(families[r.Request], s.family)
+		p.steps = append(p.steps, steps...)
 	}
 	for _, c := range configs {
-		if err := c.fits(families); err != nil {
+		if err := c.fits(p.steps); err != nil {
 			return nil, err
 		}
+	}
+	return p, nil
+}
+
+func (d *Driver) decode(raw []opaqueConfig) ([]config, error) {
+	var configs []config
+	for _, c := range raw {
+		value, err := d.decoder.Decode(c.raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.path, err)
+		}
+		configs = append(configs, config{opaqueConfig: c, value: value})
+	}
+	return configs, nil
+}
+
+// planResult returns a step for every family that has a part in the device.
+func (d *Driver) planResult(claim device.Claim, r resourceapi.DeviceRequestAllocationResult, configs []config) ([]step, error) {
+	if r.Pool != d.pool {
+		return nil, fmt.Errorf("device %q is of pool %q, and this node has pool %q only: the allocation is of another node, or was not made by the scheduler", r.Device, r.Pool, d.pool)
+	}
+	dev, ok := d.inventory.device(r.Device)
+	if !ok {
+		return nil, fmt.Errorf("device %q is not on this node (any more): %s", r.Device, d.whyMissing())
+	}
+	var steps []step
+	for _, part := range []owned{dev} {
+		s, err := planPart(claim, r, part, configs)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, s)
 	}
 	return steps, nil
 }
 
-func (d *Driver) planOne(ref device.Claim, r resourceapi.DeviceRequestAllocationResult, configs []config) (step, error) {
-	if r.Pool != d.pool {
-		return step{}, fmt.Errorf("device %q is of pool %q, and this node has pool %q only: the allocation is of another node, or was not made by the scheduler", r.Device, r.Pool, d.pool)
-	}
-	dev, ok := d.inventory.device(r.Device)
-	if !ok {
-		return step{}, fmt.Errorf("device %q is not on this node (any more): %s", r.Device, d.whyMissing())
-	}
-	value := dev.family.NewConfig()
+func planPart(claim device.Claim, r resourceapi.DeviceRequestAllocationResult, part owned, configs []config) (step, error) {
+	value := part.family.NewConfig()
 	for _, c := range configs {
-		if c.covers(r.Request) && reflect.TypeOf(c.value) == reflect.TypeOf(value) {
+		if c.covers(r.Request) && c.configures(part.family) {
 			value = c.value
 		}
 	}
@@ -96,18 +105,11 @@ func (d *Driver) planOne(ref device.Claim, r resourceapi.DeviceRequestAllocation
 	if err != nil {
 		return step{}, fmt.Errorf("encode the configuration of device %q: %w", r.Device, err)
 	}
-	admin := ptr.Deref(r.AdminAccess, false)
+	entry := entryOf(r)
+	entry.Family, entry.Occupies, entry.Config = part.family.Name(), part.Occupies, raw
 	return step{
-		family: dev.family,
-		grant: device.Grant{
-			Claim: ref, Request: r.Request, Device: r.Device,
-			Occupies: dev.Occupies, AdminAccess: admin, Config: value,
-		},
-		entry: claimstore.Device{
-			Family: dev.family.Name(), Request: r.Request, Pool: r.Pool, Device: r.Device, ShareID: r.ShareID,
-			Occupies: dev.Occupies, AdminAccess: admin, Config: raw,
-		},
-		published: dev.Attributes,
+		family: part.family, grant: grantFor(claim, entry, value),
+		entry: entry, published: part.Attributes,
 	}, nil
 }
 
@@ -130,25 +132,9 @@ func (d *Driver) whyMissing() string {
 	return strings.Join(reasons, "; ")
 }
 
-// configs decodes the claim's configurations that are for this driver, the
-// ones of its device classes first, so that a later one overrides an earlier.
-func (d *Driver) configs(claim *resourceapi.ResourceClaim) ([]config, error) {
-	all := claim.Status.Allocation.Devices.Config
-	var configs []config
-	for _, source := range []resourceapi.AllocationConfigSource{resourceapi.AllocationConfigSourceClass, resourceapi.AllocationConfigSourceClaim} {
-		for n, c := range all {
-			if c.Source != source || c.Opaque == nil || c.Opaque.Driver != d.options.DriverName {
-				continue
-			}
-			path := fmt.Sprintf("status.allocation.devices.config[%d].opaque.parameters (%s)", n, source)
-			value, err := d.decoder.Decode(c.Opaque.Parameters.Raw)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", path, err)
-			}
-			configs = append(configs, config{path: path, requests: c.Requests, value: value})
-		}
-	}
-	return configs, nil
+// configures tells whether the configuration is of a family's kind.
+func (c config) configures(f Family) bool {
+	return reflect.TypeOf(f.NewConfig()) == reflect.TypeOf(c.value)
 }
 
 // covers tells whether the configuration is for a request. One that names a
@@ -160,21 +146,19 @@ func (c config) covers(request string) bool {
 
 // fits returns an error if the configuration names requests but none of their
 // devices can take it. One for all requests may find nothing to do.
-func (c config) fits(families map[string][]Family) error {
+func (c config) fits(steps []step) error {
 	if len(c.requests) == 0 {
 		return nil
 	}
 	var wanted []string
-	for request, fs := range families {
-		if !c.covers(request) {
+	for _, s := range steps {
+		if !c.covers(s.grant.Request) {
 			continue
 		}
-		for _, f := range fs {
-			if reflect.TypeOf(f.NewConfig()) == reflect.TypeOf(c.value) {
-				return nil
-			}
-			wanted = append(wanted, f.Name())
+		if c.configures(s.family) {
+			return nil
 		}
+		wanted = append(wanted, s.family.Name())
 	}
 	if len(wanted) == 0 { // requests answered by another driver, or by another subrequest
 		return nil
@@ -182,6 +166,28 @@ func (c config) fits(families map[string][]Family) error {
 	slices.Sort(wanted)
 	return fmt.Errorf("%s: kind %s does not configure the devices of requests %s, which are of family %s",
 		c.path, c.value.GetObjectKind().GroupVersionKind().Kind, strings.Join(c.requests, ", "), strings.Join(slices.Compact(wanted), ", "))
+}
+
+// record returns what the claim's record says once the plan is carried out.
+// Before is the record that it replaces, or nil.
+func (p *plan) record(bootID string, before *claimstore.Record) *claimstore.Record {
+	record := &claimstore.Record{}
+	if before != nil {
+		*record = *before // with the fields of other releases
+	}
+	record.Claim, record.BootID, record.Pods, record.ConfigHash, record.Devices = p.claim, bootID, p.pods, p.configHash(), nil
+	for _, s := range p.steps {
+		record.Devices = append(record.Devices, s.entry)
+	}
+	return record
+}
+
+// grantFor returns the grant of a device that is in a record, or will be.
+func grantFor(claim device.Claim, entry claimstore.Device, config runtime.Object) device.Grant {
+	return device.Grant{
+		Claim: claim, Request: entry.Request, Device: entry.Device,
+		Occupies: entry.Occupies, AdminAccess: entry.AdminAccess, Config: config,
+	}
 }
 
 // grantOf returns the grant of a device that is in a record or holding, to
@@ -200,25 +206,5 @@ func (d *Driver) grantOf(claim device.Claim, entry claimstore.Device) (Family, d
 			value = decoded
 		}
 	}
-	return family, device.Grant{
-		Claim: claim, Request: entry.Request, Device: entry.Device,
-		Occupies: entry.Occupies, AdminAccess: entry.AdminAccess, Config: value,
-	}, nil
+	return family, grantFor(claim, entry, value), nil
 }
-
-func claimRef(claim *resourceapi.ResourceClaim) device.Claim {
-	return device.Claim{Namespace: claim.Namespace, Name: claim.Name, UID: claim.UID}
-}
-
-func podUIDs(claim *resourceapi.ResourceClaim) []types.UID {
-	var uids []types.UID
-	for _, consumer := range claim.Status.ReservedFor {
-		if consumer.Resource == "pods" {
-			uids = append(uids, consumer.UID)
-		}
-	}
-	return uids
-}
-
-// errNoDevice is a claim that kubelet should not have brought to this driver.
-var errNoDevice = errors.New("status.allocation has no device of this driver: the claim was deallocated or is another driver's")

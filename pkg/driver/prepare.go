@@ -20,28 +20,6 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
-const (
-	// releaseWait is how long a prepare waits for a device that another claim
-	// still holds. Kubelet gives up on a call after 45 s.
-	releaseWait = 40 * time.Second
-	// releasePoll is how often a waiting prepare looks whether another
-	// instance of the plugin has given the device back.
-	releasePoll = 100 * time.Millisecond
-	// abandonedPoll is how often a waiting prepare asks the API server whether
-	// the holder still has the device.
-	abandonedPoll = 2 * time.Second
-)
-
-// busyError says that another claim has a thing that is needed.
-type busyError struct {
-	device string
-	holder device.Claim
-}
-
-func (e *busyError) Error() string {
-	return fmt.Sprintf("device %q is still prepared for claim %s", e.device, e.holder)
-}
-
 // PrepareResourceClaims makes the devices of claims ready, each claim by
 // itself and all at the same time.
 func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceapi.ResourceClaim) (map[types.UID]kubeletplugin.PrepareResult, error) {
@@ -62,15 +40,15 @@ func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceap
 
 func (d *Driver) prepareClaim(ctx context.Context, claim *resourceapi.ResourceClaim) kubeletplugin.PrepareResult {
 	start := time.Now()
-	ref := claimRef(claim)
+	a := d.allocationOf(claim)
 	logger := klog.FromContext(ctx).WithValues("claim", klog.KObj(claim), "claimUID", claim.UID, "pods", consumers(claim))
-	record, err := d.prepareWhenFree(klog.NewContext(ctx, logger), ref, claim)
+	record, err := d.prepareWhenFree(klog.NewContext(ctx, logger), a)
 	if err == nil {
 		err = faultpoint.At(faultpoint.PrepareAnswer)
 	}
 	observe(d.options.Metrics.prepareSeconds, start, err)
 	if err != nil {
-		err = fmt.Errorf("prepare claim %s: %w", ref, err)
+		err = fmt.Errorf("prepare claim %s: %w", a.claim, err)
 		logger.Error(err, "Claim not prepared", "duration", time.Since(start))
 		return kubeletplugin.PrepareResult{Err: err}
 	}
@@ -78,47 +56,8 @@ func (d *Driver) prepareClaim(ctx context.Context, claim *resourceapi.ResourceCl
 	return kubeletplugin.PrepareResult{Devices: answer(record)}
 }
 
-// prepareWhenFree waits for devices that another claim has not given back yet:
-// kubelet unprepares a claim only when all containers of its pod have stopped,
-// and the scheduler may give the device away before that. Failing instead
-// would send the pod into kubelet's backoff for far longer than the wait.
-func (d *Driver) prepareWhenFree(ctx context.Context, ref device.Claim, claim *resourceapi.ResourceClaim) (*claimstore.Record, error) {
-	if err := faultpoint.At(faultpoint.PrepareReceived); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, d.options.ReleaseWait, errors.New("gave up waiting"))
-	defer cancel()
-	logged, looked := false, time.Time{}
-	for {
-		freed := d.store.Freed()
-		record, err := d.prepareLocked(ctx, ref, claim)
-		var busy *busyError
-		if err == nil || !errors.As(err, &busy) {
-			return record, err
-		}
-		if !logged {
-			klog.FromContext(ctx).Info("Waiting for a device's release", "device", busy.device, "holder", busy.holder)
-			logged = true
-		}
-		if time.Since(looked) >= abandonedPoll {
-			looked = time.Now()
-			if released, lookErr := d.releaseIfAbandoned(ctx, busy.holder); lookErr != nil {
-				klog.FromContext(ctx).Error(lookErr, "Cannot tell whether the holder is abandoned", "device", busy.device, "holder", busy.holder)
-			} else if released {
-				continue
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: waited for its release, and kubelet will try again: if that claim's pod is gone, see the plugin's log for why the claim was not unprepared", err)
-		case <-freed:
-		case <-time.After(releasePoll):
-		}
-	}
-}
-
-func (d *Driver) prepareLocked(ctx context.Context, ref device.Claim, claim *resourceapi.ResourceClaim) (*claimstore.Record, error) {
-	unlock, err := d.store.Lock(ctx, ref.UID)
+func (d *Driver) prepareLocked(ctx context.Context, a *allocation) (*claimstore.Record, error) {
+	unlock, err := d.store.Lock(ctx, a.claim.UID)
 	if err != nil {
 		return nil, err
 	}
@@ -126,47 +65,40 @@ func (d *Driver) prepareLocked(ctx context.Context, ref device.Claim, claim *res
 	if err := faultpoint.At(faultpoint.PrepareLocked); err != nil {
 		return nil, err
 	}
-
-	results := d.ownResults(claim)
-	if len(results) == 0 {
-		return nil, errNoDevice
+	before, ready, err := d.earlierWork(ctx, a)
+	if err != nil || ready {
+		return before, err
 	}
-	before, err := d.loadOrSetAside(ctx, ref.UID)
+	p, err := d.plan(a)
 	if err != nil {
 		return nil, err
 	}
-	if before != nil && !sameAllocation(before, results) {
-		if err := d.endFormerAllocation(ctx, ref, before); err != nil {
-			return nil, err
-		}
-		before = nil
-	}
-	if before != nil {
-		if err := d.hold(ctx, before); err != nil {
-			return nil, err
-		}
-		ready, err := d.ready(before)
-		if err != nil {
-			return nil, err
-		}
-		if ready {
-			return before, d.notePods(before, claim)
-		}
-	}
-	return d.prepareSteps(ctx, ref, claim, results, before)
+	return d.carryOut(ctx, p, before)
 }
 
-// sameAllocation tells whether a record is of this allocation of its claim.
-func sameAllocation(r *claimstore.Record, results []resourceapi.DeviceRequestAllocationResult) bool {
-	return slices.EqualFunc(r.Devices, results, func(entry claimstore.Device, result resourceapi.DeviceRequestAllocationResult) bool {
-		return entry.Request == result.Request && entry.Pool == result.Pool && entry.Device == result.Device
-	})
+// earlierWork returns the record of an earlier preparation of this allocation,
+// or nil, and whether nothing is left to be done.
+func (d *Driver) earlierWork(ctx context.Context, a *allocation) (_ *claimstore.Record, ready bool, err error) {
+	record, err := d.loadOrSetAside(ctx, a.claim.UID)
+	if err != nil || record == nil {
+		return nil, false, err
+	}
+	has, err := d.belongings(ctx, a.claim.UID)
+	if err != nil {
+		return nil, false, err
+	}
+	if !a.isOf(record) {
+		return nil, false, d.endFormerAllocation(ctx, has)
+	}
+	ready, err = d.stillReady(ctx, a, has)
+	return record, ready, err
 }
 
 // endFormerAllocation gives back what a claim had before it was deallocated
 // and allocated anew, once no pod uses that any more.
-func (d *Driver) endFormerAllocation(ctx context.Context, ref device.Claim, former *claimstore.Record) error {
-	running, err := d.options.Processes.Running(former.Pods)
+func (d *Driver) endFormerAllocation(ctx context.Context, has *belongings) error {
+	former := has.record
+	running, err := d.options.Processes.Running(has.pods())
 	if err != nil {
 		return err
 	}
@@ -174,73 +106,58 @@ func (d *Driver) endFormerAllocation(ctx context.Context, ref device.Claim, form
 		return &busyError{device: strings.Join(deviceNames(former.Devices), ", "), holder: former.Claim}
 	}
 	klog.FromContext(ctx).Info("The claim was allocated anew, what it had is released", "devices", deviceNames(former.Devices))
-	_, err = d.unprepareLocked(ctx, ref)
+	_, err = d.unprepareLocked(ctx, former.Claim, has)
 	return err
 }
 
-// ready tells whether a record still says all there is to say: same boot,
-// devices held, CDI specs in place.
-func (d *Driver) ready(r *claimstore.Record) (bool, error) {
-	if r.BootID != d.options.BootID {
+// stillReady tells whether a claim's record still says all there is to say:
+// same boot, devices held, CDI specs in place.
+func (d *Driver) stillReady(ctx context.Context, a *allocation, has *belongings) (bool, error) {
+	if err := d.holdLost(ctx, has); err != nil {
+		return false, err
+	}
+	if has.record.BootID != d.options.BootID {
 		return false, nil
 	}
-	for _, entry := range r.Devices {
+	for _, entry := range has.record.Devices {
 		// A record of another release may lack what kubelet must be told.
-		if len(entry.CDIDeviceIDs) == 0 || !d.cdi.Exists(entry.Family, r.Claim.UID) {
+		if len(entry.CDIDeviceIDs) == 0 || !d.cdi.Exists(entry.Family, a.claim.UID) || !has.holds(entry) {
 			return false, nil
 		}
-		if entry.AdminAccess {
-			continue
-		}
-		holds, err := d.store.Holds(r.Claim.UID, entry.Occupies)
-		if err != nil || !holds {
-			return false, err
-		}
 	}
-	return true, nil
+	return true, d.notePods(has, a.pods)
 }
 
-// prepareSteps does the work. What fails leaves nothing behind, except what
+// carryOut does what was planned. What fails leaves nothing behind, except what
 // the claim had before: a container may be using that.
-func (d *Driver) prepareSteps(ctx context.Context, ref device.Claim, claim *resourceapi.ResourceClaim, results []resourceapi.DeviceRequestAllocationResult, before *claimstore.Record) (_ *claimstore.Record, err error) {
-	steps, err := d.plan(ref, claim, results)
-	if err != nil {
-		return nil, err
-	}
+func (d *Driver) carryOut(ctx context.Context, p *plan, before *claimstore.Record) (_ *claimstore.Record, err error) {
 	if err := faultpoint.At(faultpoint.PreparePlanned); err != nil {
 		return nil, err
 	}
-	undo := &undoLog{driver: d, claim: ref, ready: before != nil}
+	undo := &undoLog{driver: d, claim: p.claim, ready: before != nil}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, undo.run(ctx))
 		}
 	}()
-	if err := d.takeAll(ctx, steps, podUIDs(claim), undo); err != nil {
+	if err := d.takeAll(ctx, p, undo); err != nil {
 		return nil, err
 	}
 	edits := map[string]map[string]device.Edits{}
-	for n := range steps {
-		if err := d.prepareStep(ctx, &steps[n], edits, undo); err != nil {
+	for n := range p.steps {
+		if err := d.carryOutStep(ctx, &p.steps[n], edits, undo); err != nil {
 			return nil, err
 		}
 	}
 	for family, byDevice := range edits {
-		if err := d.cdi.Write(ref, family, byDevice); err != nil {
+		if err := d.cdi.Write(p.claim, family, byDevice); err != nil {
 			return nil, err
 		}
 		if err := faultpoint.At(faultpoint.PrepareCDI); err != nil {
 			return nil, err
 		}
 	}
-	record := &claimstore.Record{}
-	if before != nil {
-		*record = *before // with the fields of other releases
-	}
-	record.Claim, record.BootID, record.Pods, record.Devices = ref, d.options.BootID, podUIDs(claim), nil
-	for _, s := range steps {
-		record.Devices = append(record.Devices, s.entry)
-	}
+	record := p.record(d.options.BootID, before)
 	if err := d.store.Save(record); err != nil {
 		return nil, err
 	}
@@ -250,12 +167,12 @@ func (d *Driver) prepareSteps(ctx context.Context, ref device.Claim, claim *reso
 	return record, nil
 }
 
-// takeAll takes everything that the steps occupy, or nothing. The order is the
+// takeAll takes everything that the plan occupies, or nothing. The order is the
 // same for every claim, so that two never wait for each other.
-func (d *Driver) takeAll(ctx context.Context, steps []step, pods []types.UID, undo *undoLog) error {
+func (d *Driver) takeAll(ctx context.Context, p *plan, undo *undoLog) error {
 	wanted := map[string]*step{}
-	for n := range steps {
-		s := &steps[n]
+	for n := range p.steps {
+		s := &p.steps[n]
 		if s.grant.AdminAccess {
 			continue
 		}
@@ -264,8 +181,7 @@ func (d *Driver) takeAll(ctx context.Context, steps []step, pods []types.UID, un
 		}
 	}
 	for _, thing := range slices.Sorted(maps.Keys(wanted)) {
-		s := wanted[thing]
-		if err := d.take(ctx, thing, s, pods, undo); err != nil {
+		if err := d.take(ctx, thing, wanted[thing], p.pods, undo); err != nil {
 			return err
 		}
 	}
@@ -273,12 +189,12 @@ func (d *Driver) takeAll(ctx context.Context, steps []step, pods []types.UID, un
 }
 
 func (d *Driver) take(ctx context.Context, thing string, s *step, pods []types.UID, undo *undoLog) error {
-	had, err := d.store.Holds(s.grant.Claim.UID, []string{thing})
+	had, err := d.store.Holds(s.grant.Claim.UID, thing)
 	if err != nil {
 		if err := d.setAsideHolding(ctx, err); err != nil {
 			return err
 		}
-		if had, err = d.store.Holds(s.grant.Claim.UID, []string{thing}); err != nil {
+		if had, err = d.store.Holds(s.grant.Claim.UID, thing); err != nil {
 			return err
 		}
 	}
@@ -293,7 +209,7 @@ func (d *Driver) take(ctx context.Context, thing string, s *step, pods []types.U
 	return faultpoint.At(faultpoint.PrepareTaken)
 }
 
-func (d *Driver) prepareStep(ctx context.Context, s *step, edits map[string]map[string]device.Edits, undo *undoLog) error {
+func (d *Driver) carryOutStep(ctx context.Context, s *step, edits map[string]map[string]device.Edits, undo *undoLog) error {
 	if !s.grant.AdminAccess {
 		undo.prepared = append(undo.prepared, s.entry)
 	}
@@ -310,35 +226,39 @@ func (d *Driver) prepareStep(ctx context.Context, s *step, edits map[string]map[
 	}
 	edits[name][s.grant.Device] = e
 	s.entry.CDIDeviceIDs = []string{d.cdi.DeviceID(name, s.grant.Claim.UID, s.grant.Device)}
-	s.entry.Attributes = maps.Clone(s.published)
-	if s.entry.Attributes == nil {
-		s.entry.Attributes = map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{}
-	}
+	s.entry.Attributes = map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{}
+	maps.Copy(s.entry.Attributes, s.published)
 	maps.Copy(s.entry.Attributes, e.Attributes)
 	return nil
 }
 
-// answer is what kubelet is told about a prepared claim.
+// answer is what kubelet is told about a prepared claim: one device for each
+// allocation result, also where several families have prepared it.
 func answer(r *claimstore.Record) []kubeletplugin.Device {
 	devices := make([]kubeletplugin.Device, 0, len(r.Devices))
-	for _, entry := range r.Devices {
-		attributes := make(map[string]resourceapi.DeviceAttribute, len(entry.Attributes))
-		for name, value := range entry.Attributes {
-			attributes[string(name)] = value
+	for n, entry := range r.Devices {
+		if n == 0 || !sameResult(r.Devices[n-1], entry) {
+			devices = append(devices, kubeletplugin.Device{
+				Requests: []string{entry.Request}, PoolName: entry.Pool, DeviceName: entry.Device, ShareID: entry.ShareID,
+				Metadata: &kubeletplugin.DeviceMetadata{Attributes: map[string]resourceapi.DeviceAttribute{}},
+			})
 		}
-		devices = append(devices, kubeletplugin.Device{
-			Requests: []string{entry.Request}, PoolName: entry.Pool, DeviceName: entry.Device,
-			CDIDeviceIDs: entry.CDIDeviceIDs, ShareID: entry.ShareID,
-			Metadata: &kubeletplugin.DeviceMetadata{Attributes: attributes},
-		})
+		last := &devices[len(devices)-1]
+		last.CDIDeviceIDs = append(last.CDIDeviceIDs, entry.CDIDeviceIDs...)
+		for name, value := range entry.Attributes {
+			last.Metadata.Attributes[string(name)] = value
+		}
 	}
 	return devices
 }
 
+// deviceNames names each device once, also where several families prepare it.
 func deviceNames(devices []claimstore.Device) []string {
-	names := make([]string, len(devices))
-	for n, entry := range devices {
-		names[n] = entry.Device
+	var names []string
+	for _, entry := range devices {
+		if !slices.Contains(names, entry.Device) {
+			names = append(names, entry.Device)
+		}
 	}
 	return names
 }

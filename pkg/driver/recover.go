@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,9 +16,13 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
-// apiTimeout bounds a question to the API server about one claim. Kubelet, with
-// 45 s for its call, may be waiting for the answer.
-const apiTimeout = 5 * time.Second
+const (
+	// apiTimeout bounds a question to the API server about one claim.
+	apiTimeout = 5 * time.Second
+	// lockedAPITimeout is the same while the claim's lock is held, for which
+	// kubelet may be waiting.
+	lockedAPITimeout = time.Second
+)
 
 // loadOrSetAside returns a claim's record. One that cannot be read is moved
 // out of the way and counts as none: the holdings still say what the claim
@@ -77,48 +79,11 @@ func (d *Driver) restoreHoldings(ctx context.Context, uid types.UID) error {
 	if err != nil || record == nil {
 		return nil //nolint:nilerr // unreadable ones are dealt with by whoever holds their lock
 	}
-	return d.hold(ctx, record)
-}
-
-// hold makes sure that a claim has what its record says, except what another
-// claim has by now.
-func (d *Driver) hold(ctx context.Context, record *claimstore.Record) error {
-	for _, entry := range record.Devices {
-		if entry.AdminAccess {
-			continue
-		}
-		for _, thing := range entry.Occupies {
-			if err := d.holdThing(ctx, record, entry, thing); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (d *Driver) holdThing(ctx context.Context, record *claimstore.Record, entry claimstore.Device, thing string) error {
-	holder, err := d.store.Holder(thing)
-	var unreadable *claimstore.UnreadableError
-	if errors.As(err, &unreadable) {
-		err = d.setAside(ctx, unreadable)
-	}
+	held, err := d.store.HoldingsOf(uid)
 	if err != nil {
 		return err
 	}
-	// The usual case writes nothing, so that a full disk is no hindrance.
-	if holder == nil {
-		holder, err = d.store.Take(thing, claimstore.Holding{Claim: record.Claim, Pods: record.Pods, Device: entry})
-		if err != nil {
-			return err
-		}
-		if err := faultpoint.At(faultpoint.MendHolding); err != nil {
-			return err
-		}
-	}
-	if holder != nil && holder.Claim.UID != record.Claim.UID {
-		klog.FromContext(ctx).Error(nil, "A device is in the record of a claim while another has it", "device", entry.Device, "claim", record.Claim, "holder", holder.Claim)
-	}
-	return nil
+	return d.holdLost(ctx, &belongings{record: record, held: held})
 }
 
 // recoverState makes what is on disk agree with itself at start: unreadable
@@ -180,7 +145,7 @@ func (d *Driver) removeStraySpecs(ctx context.Context) error {
 			if err != nil || record != nil {
 				return err
 			}
-			if held, err := d.heldBy(uid); err != nil || len(held) > 0 {
+			if held, err := d.store.HoldingsOf(uid); err != nil || len(held) > 0 {
 				return err
 			}
 			if err := d.cdi.Remove(uid); err != nil {
@@ -262,29 +227,31 @@ func (d *Driver) knownClaims() ([]device.Claim, error) {
 func (d *Driver) releaseIfAbandoned(ctx context.Context, ref device.Claim) (bool, error) {
 	// Asked first without the claim's lock: a server that does not answer must
 	// not keep kubelet from having the claim unprepared.
-	claim, err := d.apiClaim(ctx, ref)
+	a, err := d.apiAllocation(ctx, ref, apiTimeout)
 	if err != nil {
 		return false, err
 	}
 	released := false
 	err = d.withLock(ctx, ref.UID, func() error {
-		has, err := d.belongings(ref.UID)
+		has, err := d.belongings(ctx, ref.UID)
 		if err != nil || has.empty() {
 			return err
 		}
-		if claim != nil && d.gives(claim, has.devices) {
-			return d.notePods(has.record, claim)
+		if a.gives(has.devices()) {
+			return d.notePods(has, a.pods)
 		}
-		running, err := d.options.Processes.Running(has.pods)
+		running, err := d.options.Processes.Running(has.pods())
 		if err != nil || len(running) > 0 {
 			return err
 		}
 		// The claim may have got the devices again since it was asked for.
-		claim, err := d.apiClaim(ctx, ref)
-		if err != nil || (claim != nil && d.gives(claim, has.devices)) {
+		a, err := d.apiAllocation(ctx, ref, lockedAPITimeout)
+		if err != nil || a.gives(has.devices()) {
 			return err
 		}
-		names, err := d.unprepareLocked(ctx, ref)
+		// What has begun is brought to its end, also if whoever waits for it
+		// does not need it any more.
+		names, err := d.unprepareLocked(context.WithoutCancel(ctx), ref, has)
 		if err != nil {
 			return err
 		}
@@ -295,88 +262,20 @@ func (d *Driver) releaseIfAbandoned(ctx context.Context, ref device.Claim) (bool
 	return released, err
 }
 
-// belongings are what a claim has on this node.
-type belongings struct {
-	record  *claimstore.Record // nil if the claim has none
-	devices []claimstore.Device
-	// pods are those that may use the devices, as far as is known.
-	pods []types.UID
-}
-
-func (b *belongings) empty() bool { return b.record == nil && len(b.devices) == 0 }
-
-func (d *Driver) belongings(uid types.UID) (*belongings, error) {
-	record, err := d.store.Load(uid)
-	if err != nil {
-		return nil, err
-	}
-	holdings, _, err := d.store.Holdings()
-	if err != nil {
-		return nil, err
-	}
-	has := &belongings{record: record, devices: devicesOf(holdings, uid)}
-	for _, h := range holdings {
-		if h.Claim.UID == uid {
-			has.pods = append(has.pods, h.Pods...)
-		}
-	}
-	if record != nil {
-		has.devices = record.Devices
-		has.pods = append(has.pods, record.Pods...)
-	}
-	slices.Sort(has.pods)
-	has.pods = slices.Compact(has.pods)
-	return has, nil
-}
-
-// apiClaim returns the claim from a fresh answer of the API server, or nil if
-// the API answered that it is gone.
-func (d *Driver) apiClaim(ctx context.Context, ref device.Claim) (*resourceapi.ResourceClaim, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, apiTimeout, errors.New("no answer"))
+// apiAllocation returns what the claim is allocated by a fresh answer of the
+// API server: nothing, if the API answered that the claim is gone.
+func (d *Driver) apiAllocation(ctx context.Context, ref device.Claim, timeout time.Duration) (*allocation, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("no answer"))
 	defer cancel()
 	claim, err := d.options.KubeClient.ResourceV1().ResourceClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, nil
+		return &allocation{claim: ref}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask the API server for claim %s: %w", ref, err)
 	}
 	if claim.UID != ref.UID {
-		return nil, nil
+		return &allocation{claim: ref}, nil
 	}
-	return claim, nil
-}
-
-// gives tells whether the claim is allocated any of the devices.
-func (d *Driver) gives(claim *resourceapi.ResourceClaim, entries []claimstore.Device) bool {
-	for _, r := range d.ownResults(claim) {
-		for _, entry := range entries {
-			if r.Pool == entry.Pool && r.Device == entry.Device {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// notePods adds the pods that share the claim by now to its record. Kubelet
-// asks for one preparation only, however many pods use a claim.
-func (d *Driver) notePods(record *claimstore.Record, claim *resourceapi.ResourceClaim) error {
-	if record == nil {
-		return nil
-	}
-	changed := false
-	for _, uid := range podUIDs(claim) {
-		if !slices.Contains(record.Pods, uid) {
-			record.Pods = append(record.Pods, uid)
-			changed = true
-		}
-	}
-	if !changed {
-		return nil
-	}
-	if err := d.store.Save(record); err != nil {
-		return err
-	}
-	return faultpoint.At(faultpoint.MendPods)
+	return d.allocationOf(claim), nil
 }

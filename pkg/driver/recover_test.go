@@ -219,13 +219,14 @@ func TestMetadataOfANamesakeStays(t *testing.T) {
 		uid   string
 		stays bool
 	}{{"next", true}, {"old", false}} {
-		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
-			t.Fatal(err)
-		}
-		if err := writeMetadata(file, []byte(`{"metadata":{"uid":"`+test.uid+`"}}{}`), 0o600); err != nil {
+		files := d.metadataFiles()
+		if err := files.WriteFile(file, []byte(`{"metadata":{"uid":"`+test.uid+`"}}{}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		mustUnprepare(t, d, old)
+		if err := files.RemoveAll(filepath.Dir(filepath.Dir(file))); err != nil { // as the helper does
+			t.Fatal(err)
+		}
 		if _, err := os.Stat(file); (err == nil) != test.stays {
 			t.Errorf("metadata of %s: %v", test.uid, err)
 		}

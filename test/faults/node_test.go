@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/draclient"
 )
 
@@ -111,8 +112,8 @@ func (n *node) record(c claim) string {
 }
 
 // left returns the files that are there and should not be when no claim is
-// prepared: everything but what any plugin has, and the sockets of those that
-// run.
+// prepared: everything but what any plugin has, the sockets of those that run,
+// and the few files that are kept for records to come.
 func (n *node) left() []string {
 	n.t.Helper()
 	fine := map[string]bool{
@@ -133,6 +134,11 @@ func (n *node) left() []string {
 			case err != nil:
 				return err
 			case entry.IsDir() && slices.Contains([]string{"simulated", "unreadable"}, entry.Name()):
+				return fs.SkipDir
+			case entry.IsDir() && entry.Name() == "spare":
+				if spares := dirEntries(n.t, path); len(spares) > claimstore.MaxSpares*max(1, len(n.plugins)) {
+					left = append(left, fmt.Sprintf("%s: %d files", path, len(spares)))
+				}
 				return fs.SkipDir
 			case entry.IsDir() && strings.HasPrefix(path, filepath.Join(n.dataDir(), "dra-device-metadata")+"/"):
 				left = append(left, path) // also when empty

@@ -20,7 +20,7 @@ import (
 // changes are the calls that change what outlives the process, by the name of
 // what they are called on.
 var changes = map[string][]string{
-	"store":  {"Take", "Free", "Save", "Delete", "SetAside"},
+	"store":  {"Take", "Update", "Free", "Save", "Delete", "SetAside"},
 	"cdi":    {"Write", "Remove"},
 	"family": {"Prepare", "Release"},
 }
@@ -144,7 +144,7 @@ func TestEveryHalfWrittenFileCanBeLeft(t *testing.T) {
 					name = ident.Name
 				}
 				switch {
-				case on == "os" && name == "WriteFile", name == "writeSynced":
+				case on == "os" && name == "WriteFile", name == "writeSynced", name == "writeNew":
 					writes = call.Pos()
 				case writes != token.NoPos && on == "os" && (name == "Rename" || name == "Link"):
 					if !hasPoint(f, func(p token.Pos) bool { return p > writes && p < call.Pos() }) {

@@ -46,7 +46,7 @@ func scenes() []scene {
 	}
 	add(onPrepare, faultpoint.PrepareReceived, faultpoint.PrepareLocked, faultpoint.PreparePlanned, faultpoint.PrepareTaken,
 		faultpoint.PrepareFamily, faultpoint.PrepareCDI, faultpoint.PrepareSaved, faultpoint.PrepareAnswer,
-		faultpoint.FileWritten, faultpoint.HoldingWritten, faultpoint.SpecWritten)
+		faultpoint.SpareTaken, faultpoint.FileWritten, faultpoint.HoldingWritten, faultpoint.HoldingLinked, faultpoint.SpecWritten)
 	add(onUnprepare, faultpoint.UnprepareReceived, faultpoint.UnprepareLocked, faultpoint.UnprepareFamily, faultpoint.UnprepareFreed,
 		faultpoint.UnprepareCDI, faultpoint.UnprepareMetadata, faultpoint.UnprepareDeleted, faultpoint.UnprepareAnswer)
 	add(onStart, faultpoint.StartStoreOpened, faultpoint.StartRecovered, faultpoint.StartDiscovered, faultpoint.StartServing)
@@ -58,6 +58,7 @@ func scenes() []scene {
 	return append(all,
 		scene{step: faultpoint.MetadataWritten, when: onPrepare, logged: true},
 		scene{step: faultpoint.MendSetAside, when: onStart, before: func(n *node, c claim) { n.write(n.record(c), `{"version":1,"cl`) }},
+		scene{step: faultpoint.AsideMade, when: onStart, before: func(n *node, c claim) { n.write(n.record(c), `{"version":1,"cl`) }},
 		scene{step: faultpoint.MendHolding, when: onStart, before: func(n *node, _ claim) {
 			n.remove(filepath.Join(n.dataDir(), "devices"))
 		}},
@@ -68,6 +69,8 @@ func scenes() []scene {
 			n.write(filepath.Join(n.dataDir(), "dra-device-metadata", "ns_gone", "r0", "metadata.json"), "{}")
 		}},
 		scene{step: faultpoint.MendPods, when: onStart, logged: true, before: func(n *node, c claim) { n.reserve(c) }},
+		scene{step: faultpoint.MendHoldingPods, when: onStart, logged: true, before: func(n *node, c claim) { n.reserve(c) }},
+		scene{step: faultpoint.UpdateWritten, when: onStart, logged: true, before: func(n *node, c claim) { n.reserve(c) }},
 	)
 }
 
@@ -145,6 +148,7 @@ func (s scene) fail(n *node, c claim, how string) *plugin {
 	)
 	switch s.when {
 	case onPrepare:
+		n.write(filepath.Join(n.dataDir(), "spare", "earlier"), "{}") // a node that had claims before
 		p = n.start(faults)
 		err = p.prepareUnchecked(c)
 	case onUnprepare:

@@ -1,6 +1,7 @@
 package claimstore
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,24 +27,12 @@ func (s *Store) Take(thing string, h Holding) (*Holding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the holding of %s: %w", thing, err)
 	}
-	path := s.holdingPath(thing)
-	temp, err := writeNew(filepath.Dir(path), tempPrefix+thing+"~*@"+string(h.Claim.UID)+fileSuffix, data)
+	taken, err := s.create(thing, h.Claim.UID, data)
 	if err != nil {
-		return nil, errors.Join(s.cannotWrite(fmt.Errorf("take %s for claim %s: %w", thing, h.Claim, err)), removeIfThere(temp))
-	}
-	if err := faultpoint.At(faultpoint.HoldingWritten); err != nil {
-		return nil, errors.Join(err, removeIfThere(temp))
-	}
-	// A link, unlike a rename, never replaces: of all who try, one has it.
-	err = os.Link(temp, path)
-	if removeErr := removeIfThere(temp); removeErr != nil {
-		return nil, s.cannotWrite(fmt.Errorf("take %s for claim %s: %w", thing, h.Claim, removeErr))
-	}
-	switch {
-	case err == nil:
-		return nil, nil
-	case !errors.Is(err, fs.ErrExist):
 		return nil, s.cannotWrite(fmt.Errorf("take %s for claim %s: %w", thing, h.Claim, err))
+	}
+	if taken {
+		return nil, nil
 	}
 	holder, err := s.Holder(thing)
 	if err != nil {
@@ -56,6 +45,61 @@ func (s *Store) Take(thing string, h Holding) (*Holding, error) {
 		return nil, nil
 	}
 	return holder, nil
+}
+
+// create writes the file of a holding, unless there is one.
+func (s *Store) create(thing string, uid types.UID, data []byte) (created bool, err error) {
+	path := s.holdingPath(thing)
+	temp, err := writeNew(filepath.Dir(path), tempHolding(thing, uid), data)
+	if err == nil {
+		err = faultpoint.At(faultpoint.HoldingWritten)
+	}
+	if err != nil {
+		return false, errors.Join(err, removeIfThere(temp))
+	}
+	// A link, unlike a rename, never replaces: of all who try, one has it.
+	err = os.Link(temp, path)
+	created = err == nil
+	if created {
+		err = faultpoint.At(faultpoint.HoldingLinked)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err = errors.Join(err, removeIfThere(temp)); err != nil && created {
+		return false, errors.Join(err, removeIfThere(path))
+	}
+	return created, err
+}
+
+// Update replaces a holding that the claim has.
+func (s *Store) Update(thing string, h Holding) error {
+	has, err := s.Holds(h.Claim.UID, thing)
+	if err != nil || !has {
+		return err
+	}
+	data, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("encode the holding of %s: %w", thing, err)
+	}
+	path := s.holdingPath(thing)
+	temp, err := writeNew(filepath.Dir(path), tempHolding(thing, h.Claim.UID), data)
+	if err == nil {
+		err = faultpoint.At(faultpoint.UpdateWritten)
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(s.cannotWrite(fmt.Errorf("note who uses %s: %w", thing, err)), removeIfThere(temp))
+	}
+	return nil
+}
+
+// tempHolding is the name of a file that becomes a holding, for
+// [os.CreateTemp].
+func tempHolding(thing string, uid types.UID) string {
+	return tempPrefix + thing + "~*@" + string(uid) + fileSuffix
 }
 
 // Holder returns who has a physical thing, or nil if nobody has. A holding
@@ -76,18 +120,10 @@ func (s *Store) Holder(thing string) (*Holding, error) {
 	return h, nil
 }
 
-// Holds tells whether the claim has all of the things.
-func (s *Store) Holds(uid types.UID, things []string) (bool, error) {
-	for _, thing := range things {
-		holder, err := s.Holder(thing)
-		if err != nil {
-			return false, err
-		}
-		if holder == nil || holder.Claim.UID != uid {
-			return false, nil
-		}
-	}
-	return true, nil
+// Holds tells whether the claim has the thing.
+func (s *Store) Holds(uid types.UID, thing string) (bool, error) {
+	holder, err := s.Holder(thing)
+	return err == nil && holder != nil && holder.Claim.UID == uid, err
 }
 
 // Free gives a physical thing back, if the claim is the one that has it, and
@@ -113,12 +149,8 @@ func (s *Store) PutBack(thing string, uid types.UID) error {
 
 // giveBack tells whether the claim had the thing.
 func (s *Store) giveBack(thing string, uid types.UID) (bool, error) {
-	holder, err := s.Holder(thing)
-	if err != nil {
+	if had, err := s.Holds(uid, thing); err != nil || !had {
 		return false, err
-	}
-	if holder == nil || holder.Claim.UID != uid {
-		return false, nil
 	}
 	if err := removeIfThere(s.holdingPath(thing)); err != nil {
 		return false, s.cannotWrite(fmt.Errorf("give back %s: %w", thing, err))
@@ -156,6 +188,33 @@ func (s *Store) Holdings() (map[string]Holding, []*UnreadableError, error) {
 		}
 	}
 	return holdings, unreadable, nil
+}
+
+// HoldingsOf returns the holdings of one claim by the thing they are for. One
+// that cannot be read is nobody's.
+func (s *Store) HoldingsOf(uid types.UID) (map[string]Holding, error) {
+	things, err := s.names(holdingsDir)
+	if err != nil {
+		return nil, err
+	}
+	holdings := map[string]Holding{}
+	for _, thing := range things {
+		path := s.holdingPath(thing)
+		data, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			err = readError(path, err)
+			if !errors.As(err, new(*UnreadableError)) {
+				return nil, err
+			}
+		}
+		if err != nil || !bytes.Contains(data, []byte(uid)) { // decoding takes longer than looking
+			continue
+		}
+		if h, err := decodeHolding(data); err == nil && h.Claim.UID == uid {
+			holdings[thing] = *h
+		}
+	}
+	return holdings, nil
 }
 
 func (s *Store) holdingPath(thing string) string {

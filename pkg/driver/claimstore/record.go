@@ -26,8 +26,11 @@ type Record struct {
 	BootID string `json:"bootID"`
 	// Pods are the pods for which the claim was reserved when it was
 	// prepared.
-	Pods    []types.UID `json:"pods,omitempty"`
-	Devices []Device    `json:"devices"`
+	Pods []types.UID `json:"pods,omitempty"`
+	// ConfigHash stands for the configurations of the allocation. Empty in
+	// records of releases that wrote none.
+	ConfigHash string   `json:"configHash,omitempty"`
+	Devices    []Device `json:"devices"`
 
 	unknown map[string]json.RawMessage
 }

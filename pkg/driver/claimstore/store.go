@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,8 +33,9 @@ const (
 // from several goroutines and processes. Methods that take a claim's UID to
 // change something want the claim's lock held.
 type Store struct {
-	dir   string
-	locks *locks
+	dir    string
+	locks  *locks
+	spares *spares
 
 	mu    sync.Mutex
 	freed chan struct{}
@@ -47,11 +49,15 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 			return nil, fmt.Errorf("create the claim store: %w", err)
 		}
 	}
+	spare, err := openSpares(filepath.Join(dir, sparesDir), filepath.Join(dir, claimsDir))
+	if err != nil {
+		return nil, err
+	}
 	l, err := newLocks(filepath.Join(dir, lockFile))
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, locks: l, freed: make(chan struct{})}
+	s := &Store{dir: dir, locks: l, spares: spare, freed: make(chan struct{})}
 	if err := s.removeTemporary(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -71,7 +77,7 @@ func (s *Store) Lock(ctx context.Context, uid types.UID) (unlock func(), err err
 // cannot be read is an [UnreadableError].
 func (s *Store) Load(uid types.UID) (*Record, error) {
 	path := s.claimPath(uid)
-	data, err := os.ReadFile(path)
+	data, err := readRecord(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -92,7 +98,7 @@ func (s *Store) Save(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("encode the record of claim %s: %w", r.Claim, err)
 	}
-	if err := writeDurably(s.claimPath(r.Claim.UID), data); err != nil {
+	if err := s.writeDurably(s.claimPath(r.Claim.UID), data); err != nil {
 		return s.cannotWrite(fmt.Errorf("save the record of claim %s: %w", r.Claim, err))
 	}
 	return nil
@@ -100,7 +106,7 @@ func (s *Store) Save(r *Record) error {
 
 // Delete removes a claim's record. No record is fine.
 func (s *Store) Delete(uid types.UID) error {
-	if err := os.Remove(s.claimPath(uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.spares.add(s.claimPath(uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s.cannotWrite(fmt.Errorf("delete the record of claim %s: %w", uid, err))
 	}
 	return nil
@@ -136,6 +142,9 @@ func (s *Store) SetAside(ctx context.Context, unreadable *UnreadableError) (stri
 	dir := filepath.Join(s.dir, asideDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("set %s aside: %w", unreadable.Path, err)
+	}
+	if err := faultpoint.At(faultpoint.AsideMade); err != nil {
+		return "", err
 	}
 	name := filepath.Base(unreadable.Path) + "." + time.Now().UTC().Format("20060102T150405.000000000")
 	path := filepath.Join(dir, name)
@@ -237,21 +246,57 @@ func (s *Store) removeTemporary(ctx context.Context) error {
 	return nil
 }
 
-// writeDurably replaces path such that a reader, or a crash of the machine,
-// finds either the old file or the new one, whole.
-func writeDurably(path string, data []byte) (err error) {
+// writeDurably replaces a record such that a reader, or a crash of the machine,
+// finds either the old one or the new one, whole.
+func (s *Store) writeDurably(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	temp := filepath.Join(dir, tempPrefix+filepath.Base(path))
-	if err := writeSynced(temp, data); err != nil {
+	err := s.spares.take(temp)
+	if err == nil {
+		err = writeSynced(temp, data)
+	}
+	if err == nil {
+		err = faultpoint.At(faultpoint.FileWritten)
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
 		return errors.Join(err, removeIfThere(temp))
 	}
-	if err := faultpoint.At(faultpoint.FileWritten); err != nil {
-		return errors.Join(err, removeIfThere(temp))
+	return s.spares.sync(dir)
+}
+
+// readRecord reads a record's file. What was deleted while it was read is not
+// there: its file may have been given to another claim by then.
+func readRecord(path string) ([]byte, error) {
+	for {
+		data, same, err := readSame(path)
+		if err != nil || same {
+			return data, err
+		}
 	}
-	if err := os.Rename(temp, path); err != nil {
-		return errors.Join(err, removeIfThere(temp))
+}
+
+// readSame reads a file and tells whether it still has its name.
+func readSame(path string) (data []byte, same bool, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, false, err
 	}
-	return syncDir(dir)
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if data, err = io.ReadAll(file); err != nil {
+		return nil, false, err
+	}
+	read, err := file.Stat()
+	if err != nil {
+		return nil, false, err
+	}
+	now, err := os.Stat(path)
+	if err != nil {
+		return nil, false, err
+	}
+	return data, os.SameFile(read, now), nil
 }
 
 // writeNew writes a file of a name that nobody else has, made from pattern as
@@ -265,13 +310,18 @@ func writeNew(dir, pattern string, data []byte) (path string, err error) {
 	return file.Name(), errors.Join(err, file.Close())
 }
 
+// writeSynced gives a file, which may be there, a new content.
 func writeSynced(path string, data []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	// After the write, and so within a block that the file has anyway.
+	if err := file.Truncate(int64(len(data))); err != nil {
 		return err
 	}
 	return file.Sync()

@@ -1,13 +1,17 @@
 package podprocs
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // Lines of /proc/<pid>/cgroup as kubelet's two cgroup drivers make them, on
@@ -51,5 +55,62 @@ func TestNoProcfs(t *testing.T) {
 	_, err := New(t.TempDir()).Running([]types.UID{"a"})
 	if err == nil || !strings.Contains(err.Error(), "not the host's procfs") {
 		t.Errorf("want an error, got %v", err)
+	}
+}
+
+// Those who ask while a look goes on share the next one: the one that goes on
+// may have passed their processes by.
+func TestOneLookForAllWhoWait(t *testing.T) {
+	root := t.TempDir()
+	cgroup := filepath.Join(root, "7", "cgroup")
+	if err := os.Mkdir(filepath.Dir(cgroup), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Who opens it waits until the test writes to it.
+	if err := unix.Mkfifo(cgroup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	answer := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(cgroup, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table := New(root)
+	ask := func(pod types.UID) chan []types.UID {
+		running := make(chan []types.UID, 1)
+		go func() {
+			pods, err := table.Running([]types.UID{pod})
+			if err != nil {
+				t.Error(err)
+			}
+			running <- pods
+		}()
+		return running
+	}
+	waiting := func(n int) {
+		t.Helper()
+		err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
+			table.mu.Lock()
+			defer table.mu.Unlock()
+			return table.looking && (n == 0 && table.next == nil || table.next != nil && len(table.next.pods) == n), nil
+		})
+		if err != nil {
+			t.Fatalf("never %d pods asked for: %v", n, err)
+		}
+	}
+	early := ask("one")
+	waiting(0)
+	late := []chan []types.UID{ask("one"), ask("two")}
+	waiting(2)
+	answer("0::/kubepods/podthree\n")
+	if got := <-early; len(got) > 0 {
+		t.Errorf("the first look found %v", got)
+	}
+	answer("0::/kubepods/podone/podtwo\n")
+	for n, want := range []types.UID{"one", "two"} {
+		if got := <-late[n]; !cmp.Equal(got, []types.UID{want}) {
+			t.Errorf("the second look found %v, want %s", got, want)
+		}
 	}
 }
