@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -43,6 +44,35 @@ func TestInstall(t *testing.T) {
 				t.Errorf("want nothing but the program, got %v, %v", entries, err)
 			}
 		})
+	}
+}
+
+// Of an installation that was killed nothing stays, whether there is still
+// something to install or not, and many at the same time do not disturb each
+// other.
+func TestInstallationsThatWereKilled(t *testing.T) {
+	dir := t.TempDir()
+	source, target := filepath.Join(dir, "source"), filepath.Join(dir, "bin", "hook")
+	write(t, source, "program")
+	if err := os.Mkdir(filepath.Dir(target), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		write(t, target+"-of-another-release", "stays")
+		write(t, filepath.Join(dir, "bin", ".installing-hook-123"), "pro")
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if err := Install(source, target); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		entries, err := os.ReadDir(filepath.Dir(target))
+		if err != nil || len(entries) != 2 {
+			t.Errorf("want the two programs, got %v, %v", entries, err)
+		}
 	}
 }
 
