@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -35,12 +36,14 @@ type Decoder struct {
 func NewDecoder() *Decoder {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypeWithName(SchemeGroupVersion.WithKind(GpuConfigKind), &GpuConfig{})
+	scheme.AddKnownTypeWithName(SchemeGroupVersion.WithKind(VfConfigKind), &VfConfig{})
 	d := &Decoder{
 		strict: json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Strict: true}),
 	}
 	for kind := range scheme.KnownTypes(SchemeGroupVersion) {
 		d.kinds = append(d.kinds, kind)
 	}
+	slices.Sort(d.kinds)
 	return d
 }
 

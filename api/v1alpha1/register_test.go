@@ -22,6 +22,7 @@ func TestDecode(t *testing.T) {
 		"unknown version":       {raw: `{"apiVersion":"resource.eks-hybrid-dra/v9","kind":"GpuConfig"}`, err: []string{`v9`, "resource.eks-hybrid-dra/v1alpha1"}},
 		"another driver's kind": {raw: `{"apiVersion":"resource.nvidia.com/v1beta1","kind":"GpuConfig"}`, err: []string{`resource.nvidia.com/v1beta1`, "resource.eks-hybrid-dra/v1alpha1"}},
 		"no version":            {raw: `{"kind":"GpuConfig"}`, err: []string{"apiVersion is missing", "resource.eks-hybrid-dra/v1alpha1"}},
+		"the plugin's own kind": {raw: `{"apiVersion":"resource.eks-hybrid-dra/v1alpha1","kind":"NodeConfig"}`, err: []string{`"NodeConfig"`, "kind GpuConfig or VfConfig"}},
 		"no kind":               {raw: `{"apiVersion":"resource.eks-hybrid-dra/v1alpha1"}`, err: []string{"kind is missing", "GpuConfig"}},
 		"not JSON":              {raw: `{`, err: []string{"unexpected end of JSON input"}},
 		"nothing":               {raw: ``, err: []string{"no configuration given", "GpuConfig"}},
@@ -51,12 +52,17 @@ func TestDecode(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"resource.eks-hybrid-dra/v1alpha1","kind":"GpuConfig"}`))
 	f.Add([]byte(`{"apiVersion":"resource.eks-hybrid-dra/v1alpha1","kind":"GpuConfig","x":[1,{}]}`))
+	f.Add([]byte(vfHead + `,"vlan":5,"addresses":["192.168.10.5/24"],"routes":[{"destination":"10.0.0.0/8","gateway":"192.168.10.1"}]}`))
+	f.Add([]byte(vfHead + `,"ipam":{"type":"host-local","x":"<\u2028>"},"ifName":"net1"}`))
 	f.Add([]byte(``))
 	decoder := NewDecoder()
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		config, err := decoder.Decode(raw)
 		if (config == nil) == (err == nil) {
 			t.Fatalf("want either a configuration or an error, got %v and %v", config, err)
+		}
+		if err == nil {
+			sameAfterEncoding(t, config)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"encoding/json"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,7 +27,9 @@ const (
 )
 
 // VfConfig configures a VF for a claim. What is left out stays as the machine
-// has it.
+// has it. Of several configurations for the same request, as when a DeviceClass
+// has one and the claim another, the later one counts as a whole, and the
+// claim's own come after those of its DeviceClass: fields are never merged.
 type VfConfig struct {
 	metav1.TypeMeta `json:",inline"`
 
@@ -94,21 +97,27 @@ func DefaultVfConfig() *VfConfig {
 	return c
 }
 
-// Default fills in what the user left out.
-func (c *VfConfig) Default() {
-	if c.Mode == "" {
-		c.Mode = VfModeNetdevice
-	}
-}
-
-// Validate returns an error that names every field with a wrong value.
-func (c *VfConfig) Validate() error { return nil }
-
 // DeepCopyObject returns a copy of the configuration.
 func (c *VfConfig) DeepCopyObject() runtime.Object {
 	if c == nil {
 		return nil
 	}
 	out := *c
+	for _, p := range []**int{&out.VLAN, &out.QoS, &out.MTU, &out.MinTxRate, &out.MaxTxRate} {
+		*p = clonePointer(*p)
+	}
+	out.Trust, out.SpoofCheck = clonePointer(c.Trust), clonePointer(c.SpoofCheck)
+	out.Addresses, out.Routes, out.IPAM = slices.Clone(c.Addresses), slices.Clone(c.Routes), slices.Clone(c.IPAM)
+	out.NetAttachDef = clonePointer(c.NetAttachDef)
 	return &out
+}
+
+// clonePointer returns a pointer to a copy, for values without pointers in
+// them.
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }

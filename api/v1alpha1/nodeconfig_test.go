@@ -1,0 +1,154 @@
+package v1alpha1
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+const nodeHead = "apiVersion: resource.eks-hybrid-dra/v1alpha1\nkind: NodeConfig\n"
+
+func nodeConfig(selectors ...VFSelector) *NodeConfig {
+	return &NodeConfig{
+		TypeMeta: metav1.TypeMeta{APIVersion: "resource.eks-hybrid-dra/v1alpha1", Kind: "NodeConfig"},
+		SRIOV:    SRIOVConfig{Selectors: selectors},
+	}
+}
+
+func TestDecodeNodeConfig(t *testing.T) {
+	for name, test := range map[string]struct {
+		raw  string
+		want *NodeConfig
+	}{
+		"empty": {nodeHead, nodeConfig()},
+		"JSON":  {`{"apiVersion":"resource.eks-hybrid-dra/v1alpha1","kind":"NodeConfig","sriov":{"selectors":[{"rdma":true}]}}`, nodeConfig(VFSelector{RDMA: ptr.To(true)})},
+		"everything": {
+			"# our DGX\n---\n" + nodeHead + `
+sriov:
+  selectors:
+  - vendors: ["15B3"]
+    devices: [101e]
+    drivers: [mlx5_core]
+    pfNames: ["ibp24s0#0-3,5", ibp41s0]
+    rootDevices: ["0000:9A:00.0#1"]
+    pciAddresses: ["0000:18:00.1"]
+    linkTypes: [infiniband, ether]
+    rdma: true
+    numVFs: 8
+    mtu: 4092
+  - pfNames: [ens1f0]
+    numVFs: 4
+    externallyManaged: true
+`,
+			nodeConfig(VFSelector{
+				Vendors: []string{"15b3"}, Devices: []string{"101e"}, Drivers: []string{"mlx5_core"},
+				PFNames: []string{"ibp24s0#0-3,5", "ibp41s0"}, RootDevices: []string{"0000:9a:00.0#1"}, PCIAddresses: []string{"0000:18:00.1"},
+				LinkTypes: []string{"infiniband", "ether"}, RDMA: ptr.To(true), NumVFs: ptr.To(8), MTU: ptr.To(4092),
+			}, VFSelector{PFNames: []string{"ens1f0"}, NumVFs: ptr.To(4), ExternallyManaged: true}),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := DecodeNodeConfig([]byte(test.raw))
+			if err != nil {
+				t.Fatalf("unexpected error: %v", err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("unexpected configuration (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(got, got.DeepCopyObject()); diff != "" {
+				t.Errorf("a copy differs (-original +copy):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRefuseNodeConfig(t *testing.T) {
+	one := func(fields string) string { return nodeHead + "sriov: {selectors: [{" + fields + "}]}" }
+	for name, test := range map[string]struct {
+		raw string
+		// err lists what the admin must find in the error.
+		err []string
+	}{
+		"nothing":         {"# nothing\n", []string{"no configuration given", "NodeConfig"}},
+		"no YAML":         {"a: [", []string{"yaml"}},
+		"two documents":   {nodeHead + "---\n" + nodeHead, []string{"more than one YAML document"}},
+		"no version":      {"kind: NodeConfig", []string{"apiVersion is missing"}},
+		"no kind":         {"apiVersion: resource.eks-hybrid-dra/v1alpha1", []string{"kind is missing: want NodeConfig"}},
+		"a claim's kind":  {"apiVersion: resource.eks-hybrid-dra/v1alpha1\nkind: VfConfig", []string{`"VfConfig"`, "want", "NodeConfig"}},
+		"unknown field":   {one("pfName: [a]"), []string{`unknown field "sriov.selectors[0].pfName"`}},
+		"repeated field":  {nodeHead + "kind: NodeConfig", []string{`"kind"`}},
+		"vendor":          {one(`vendors: ["0x15b3"]`), []string{`sriov.selectors[0].vendors[0]: Invalid value: "0x15b3"`, "15b3"}},
+		"device":          {one(`devices: ["ConnectX"]`), []string{`sriov.selectors[0].devices[0]`}},
+		"driver":          {one(`drivers: [""]`), []string{`sriov.selectors[0].drivers[0]`}},
+		"address":         {one(`pciAddresses: ["18:00.1"]`), []string{`sriov.selectors[0].pciAddresses[0]`, "0000:18:00.1"}},
+		"root device":     {one(`rootDevices: ["eth0"]`), []string{`sriov.selectors[0].rootDevices[0]`}},
+		"link type":       {one(`linkTypes: [ib]`), []string{`sriov.selectors[0].linkTypes[0]: Unsupported value: "ib"`, "infiniband"}},
+		"no PF name":      {one(`pfNames: ["#0"]`), []string{`sriov.selectors[0].pfNames[0]`}},
+		"PF name":         {one(`pfNames: ["a b"]`), []string{`sriov.selectors[0].pfNames[0]`, `' '`}},
+		"no range":        {one(`pfNames: ["a#"]`), []string{`sriov.selectors[0].pfNames[0]: Invalid value: "a#"`, "0-3,5"}},
+		"range":           {one(`pfNames: ["a#0-x"]`), []string{`"0-x"`, "0-3,5"}},
+		"range backwards": {one(`pfNames: ["a#3-1"]`), []string{`"3-1"`, "ends before it begins"}},
+		"huge VF number":  {one(`pfNames: ["a#99999"]`), []string{`"99999"`, "less than 4096"}},
+		"numVFs":          {one(`numVFs: -1`), []string{`sriov.selectors[0].numVFs: Invalid value: -1: want 0 to 4096`}},
+		"VF that numVFs leaves out": {
+			one(`numVFs: 4, pfNames: ["a#0-1", "b#2-4"]`),
+			[]string{`sriov.selectors[0].pfNames[1]: Invalid value: "b#2-4"`, "contradicts numVFs", "with 4 VFs there is no VF 4"},
+		},
+		"two numbers for a PF": {
+			nodeHead + "sriov: {selectors: [{pfNames: [a], numVFs: 4}, {pfNames: ['a#0'], numVFs: 8}]}",
+			[]string{`sriov.selectors[1].numVFs: Invalid value: 8`, "sriov.selectors[0] gives a 4 VFs"},
+		},
+		"externally managed": {one(`externallyManaged: true`), []string{`sriov.selectors[0].numVFs: Required`}},
+		"mtu":                {one(`mtu: 1`), []string{`sriov.selectors[0].mtu: Invalid value: 1`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := DecodeNodeConfig([]byte(test.raw))
+			if err == nil {
+				t.Fatalf("want an error with %q, got %+v", test.err, got)
+			}
+			for _, want := range test.err {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestNodeConfigCopySharesNothing(t *testing.T) {
+	full := func() *NodeConfig {
+		return nodeConfig(VFSelector{
+			Vendors: []string{"a"}, Devices: []string{"a"}, Drivers: []string{"a"}, PFNames: []string{"a"},
+			RootDevices: []string{"a"}, PCIAddresses: []string{"a"}, LinkTypes: []string{"a"},
+			RDMA: ptr.To(true), NumVFs: ptr.To(1), MTU: ptr.To(1),
+		})
+	}
+	original := full()
+	copied, ok := original.DeepCopyObject().(*NodeConfig)
+	if !ok {
+		t.Fatalf("the copy is a %T", original.DeepCopyObject())
+	}
+	s := &copied.SRIOV.Selectors[0]
+	for _, list := range [][]string{s.Vendors, s.Devices, s.Drivers, s.PFNames, s.RootDevices, s.PCIAddresses, s.LinkTypes} {
+		list[0] = "b"
+	}
+	*s.RDMA, *s.NumVFs, *s.MTU = false, 2, 2
+	if diff := cmp.Diff(full(), original); diff != "" {
+		t.Errorf("changing the copy changed the original (-before +after):\n%s", diff)
+	}
+}
+
+func FuzzDecodeNodeConfig(f *testing.F) {
+	f.Add([]byte(nodeHead))
+	f.Add([]byte(nodeHead + `sriov: {selectors: [{pfNames: ["a#0-3,5"], numVFs: 8, vendors: [15b3]}]}`))
+	f.Add([]byte("---\n---\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		config, err := DecodeNodeConfig(raw)
+		if (config == nil) == (err == nil) {
+			t.Fatalf("want either a configuration or an error, got %v and %v", config, err)
+		}
+	})
+}
