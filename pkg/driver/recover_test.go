@@ -1,11 +1,14 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
@@ -248,5 +251,41 @@ func TestRecordWithoutAnAnswerIsMadeAnew(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, mustPrepare(t, d, claim)); diff != "" {
 		t.Errorf("kubelet is told something else (-before +after):\n%s", diff)
+	}
+}
+
+// The API server is silent at the first look; the next one finds that the claim
+// is gone.
+func TestAbandonedClaimsAreLookedForAgain(t *testing.T) {
+	n := newNode(t, "gpu-0", "gpu-1")
+	d := n.start()
+	gone, stays := newClaim("gone", []string{"gpu-0"}), newClaim("stays", []string{"gpu-1"})
+	mustPrepare(t, d, gone)
+	mustPrepare(t, d, stays)
+	n.createClaim(stays)
+	var asked atomic.Int32
+	n.client.PrependReactor("get", "resourceclaims", func(clienttesting.Action) (bool, runtime.Object, error) {
+		if asked.Add(1) <= 4 {
+			return true, nil, errors.New("connection refused")
+		}
+		return false, nil, nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.releaseAbandoned(ctx, time.Millisecond)
+	}()
+	waitFor(t, "released", func() bool {
+		record, err := d.store.Load("gone")
+		return err == nil && record == nil
+	})
+	cancel()
+	<-done
+	if asked.Load() <= 4 {
+		t.Errorf("released after %d answers, all of them errors", asked.Load())
+	}
+	if record, err := d.store.Load("stays"); err != nil || record == nil {
+		t.Errorf("the claim that is there was released: %v, %v", record, err)
 	}
 }

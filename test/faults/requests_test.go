@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -165,4 +166,26 @@ func (n *node) losePCIDevice(c claim) {
 		return
 	}
 	n.t.Fatal("the claim holds nothing")
+}
+
+// A client that limits itself, as Kubernetes' own do to 5 requests in a second
+// after the first 10, would make pods wait for nothing.
+func TestQuestionsToTheAPIServerAreNotRationed(t *testing.T) {
+	t.Parallel()
+	const (
+		times = 100
+		most  = 10 * time.Second // of the 18 s that such a client would take
+	)
+	n := newNode(t)
+	c := n.newClaim("gpu-0")
+	p := n.start()
+	p.mustPrepare(c)
+	start := time.Now()
+	for range times { // asks for the claim, and has nothing else to do
+		p.mustPrepare(c)
+	}
+	if took := time.Since(start); took > most {
+		t.Errorf("%d preparations took %v", times, took)
+	}
+	p.mustUnprepare(c)
 }

@@ -92,7 +92,7 @@ func (s *spares) rename(record string) (bool, error) {
 	return true, nil
 }
 
-// take gives a spare another name, if there is one.
+// take gives a spare another name, if there is one that can have it.
 func (s *spares) take(path string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,12 +100,10 @@ func (s *spares) take(path string) error {
 		last := len(s.usable) - 1
 		spare := s.usable[last]
 		s.usable = s.usable[:last]
-		err := os.Rename(spare, path)
-		if err == nil {
+		// Another instance may have been faster. Any other failure is no reason
+		// not to make a file anew.
+		if err := os.Rename(spare, path); err == nil {
 			return faultpoint.At(faultpoint.SpareTaken)
-		}
-		if !errors.Is(err, fs.ErrNotExist) { // another instance was faster
-			return err
 		}
 	}
 	return nil
