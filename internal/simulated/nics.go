@@ -72,6 +72,16 @@ func (n nic) vfs() int {
 
 func (n nic) vfNetdev(index int) string { return fmt.Sprintf("%sv%d", n.netdev, index) }
 
+// rdmaDevices is how many RDMA devices the machine has: one for each port and
+// each VF.
+func (m *Machine) rdmaDevices() int {
+	count := 0
+	for _, n := range m.nics {
+		count += 1 + n.vfs()
+	}
+	return count
+}
+
 // octets is for digits that this package has made, which are always right.
 func octets(digits string) net.HardwareAddr {
 	decoded, err := hex.DecodeString(digits)

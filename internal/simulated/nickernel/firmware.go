@@ -1,6 +1,7 @@
 package nickernel
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -112,7 +113,10 @@ func (s settings) with(change kernel.VFSettings) (settings, error) {
 		if len(mac) != 6 || mac[0]&1 != 0 {
 			return s, refuse("hardware address "+mac.String(), unix.EINVAL)
 		}
-		s.MAC = mac.String()
+		// Zeros take the address back.
+		if s.MAC = mac.String(); bytes.Equal(mac, make([]byte, 6)) {
+			s.MAC = ""
+		}
 	}
 	if vlan := change.VLAN; vlan != nil {
 		switch {
