@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -36,8 +37,8 @@ type ProcessTable interface {
 	Running(pods []types.UID) ([]types.UID, error)
 }
 
-// Options are what a [Driver] needs. All are mandatory, except PodUID and the
-// durations.
+// Options are what a [Driver] needs. All are mandatory, except PodUID, the
+// durations, and AttachHook where no family is an [Attacher].
 type Options struct {
 	DriverName string
 	NodeName   string
@@ -59,6 +60,14 @@ type Options struct {
 	// should be allocated first in front.
 	Families []Family
 	Metrics  *Metrics
+	// AttachHook is the path on the host of the program attach-hook, which the
+	// caller has installed there with hostbin. It is written into CDI specs,
+	// so it must not change from release to release.
+	AttachHook string
+	// AttachWait is how long a container that is about to start waits for its
+	// devices to be attached, the time that no instance of the plugin runs
+	// included. Default 60 s.
+	AttachWait time.Duration
 	// ReleaseWait bounds the wait for a device that another claim still
 	// holds. Default 40 s: kubelet gives up on a call after 45 s.
 	ReleaseWait time.Duration
@@ -80,6 +89,8 @@ type Driver struct {
 	cdi       *cdifiles.Files
 	status    status
 
+	attachSeconds *prometheus.HistogramVec
+
 	fatal context.CancelCauseFunc
 
 	// calls is held for reading by every call of kubelet, and for writing by
@@ -100,6 +111,12 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 	if options.AbandonedInterval == 0 {
 		options.AbandonedInterval = abandonedInterval
 	}
+	if options.AttachWait == 0 {
+		options.AttachWait = attachWait
+	}
+	if err := checkAttachHook(options); err != nil {
+		return nil, err
+	}
 	inv, err := newInventory(options.Families, options.Metrics)
 	if err != nil {
 		return nil, err
@@ -119,11 +136,15 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		store:     store,
 		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
 	}
+	d.attachSeconds = newAttachSeconds()
 	if err := faultpoint.At(faultpoint.StartStoreOpened); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	if err := options.Metrics.registry.Register(newPreparedCollector(store)); err != nil {
 		return nil, errors.Join(fmt.Errorf("register the metric of prepared devices: %w", err), store.Close())
+	}
+	if err := options.Metrics.registry.Register(d.attachSeconds); err != nil {
+		return nil, errors.Join(fmt.Errorf("register the metric of attachments: %w", err), store.Close())
 	}
 	if err := d.recoverState(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("recover the state in %s: %w", options.DataDir, err), store.Close())
@@ -156,6 +177,11 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	if err := faultpoint.At(faultpoint.StartDiscovered); err != nil {
 		return err
 	}
+	stopAttaching, err := d.serveAttach(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopAttaching()) }()
 	changed, registered := newSignal(), newSignal()
 	helper, err := kubeletplugin.Start(ctx, d,
 		kubeletplugin.DriverName(d.options.DriverName),

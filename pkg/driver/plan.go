@@ -175,6 +175,9 @@ func (p *plan) record(bootID string, before *claimstore.Record) *claimstore.Reco
 	if before != nil {
 		*record = *before // with the fields of other releases
 	}
+	if record.BootID != bootID {
+		record.Attached = nil
+	}
 	record.Claim, record.BootID, record.Pods, record.ConfigHash, record.Devices = p.claim, bootID, p.pods, p.configHash(), nil
 	for _, s := range p.steps {
 		record.Devices = append(record.Devices, s.entry)

@@ -150,6 +150,7 @@ func (d *Driver) carryOut(ctx context.Context, p *plan, before *claimstore.Recor
 		}
 	}
 	for family, byDevice := range edits {
+		d.addAttachHook(p, family, byDevice)
 		if err := d.cdi.Write(p.claim, family, byDevice); err != nil {
 			return nil, err
 		}
@@ -225,6 +226,7 @@ func (d *Driver) carryOutStep(ctx context.Context, s *step, edits map[string]map
 		edits[name] = map[string]device.Edits{}
 	}
 	edits[name][s.grant.Device] = e
+	s.entry.Attach = e.Attach && !s.grant.AdminAccess // who only looks moves nothing
 	s.entry.CDIDeviceIDs = []string{d.cdi.DeviceID(name, s.grant.Claim.UID, s.grant.Device)}
 	s.entry.Attributes = map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{}
 	maps.Copy(s.entry.Attributes, s.published)

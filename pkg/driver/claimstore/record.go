@@ -31,6 +31,8 @@ type Record struct {
 	// records of releases that wrote none.
 	ConfigHash string   `json:"configHash,omitempty"`
 	Devices    []Device `json:"devices"`
+	// Attached says in which sandboxes devices are, in the boot of BootID.
+	Attached []Attached `json:"attached,omitempty"`
 
 	unknown map[string]json.RawMessage
 }
@@ -48,6 +50,9 @@ type Device struct {
 	// [device.Device].
 	Occupies    []string `json:"occupies"`
 	AdminAccess bool     `json:"adminAccess,omitempty"`
+	// Attach says that the device must be in the network namespace of each
+	// pod that uses it.
+	Attach bool `json:"attach,omitempty"`
 	// Config is the family's configuration as it was decoded.
 	Config json.RawMessage `json:"config,omitempty"`
 	// CDIDeviceIDs and Attributes are what kubelet was answered.

@@ -1,0 +1,200 @@
+package driver
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	metaapply "k8s.io/client-go/applyconfigurations/meta/v1"
+	resourceapply "k8s.io/client-go/applyconfigurations/resource/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+)
+
+// The conditions of a device in a claim's status, and their reasons.
+const (
+	// conditionReady is whether the device is in a pod's network namespace.
+	conditionReady = "Ready"
+	// conditionAttachFailed is there while the last try to attach the device
+	// has failed.
+	conditionAttachFailed = "AttachFailed"
+
+	reasonAttached    = "Attached"
+	reasonNotAttached = "NotAttached"
+	reasonAttachError = "AttachError"
+)
+
+const (
+	// maxStatusMessage bounds a condition's message, in bytes. The API allows
+	// more than a person would read.
+	maxStatusMessage = 2 << 10
+	// maxStatusIPs is what the API allows in networkData.
+	maxStatusIPs = 16
+)
+
+// deviceStatus is one entry of a claim's status.devices, the fields that this
+// driver owns.
+type deviceStatus struct {
+	driver, pool, device string
+	shareID              *types.UID
+	conditions           []metav1.Condition
+	network              *resourceapi.NetworkDeviceData
+}
+
+func newAttachFailure(err error) *attachFailure {
+	failure := &attachFailure{message: err.Error()}
+	var of *attachError
+	if errors.As(err, &of) {
+		failure.family, failure.device = of.device.Family, of.device.Device
+	}
+	return failure
+}
+
+// concerns tells whether a device is among those that are not attached because
+// of the failure.
+func (f *attachFailure) concerns(entry claimstore.Device) bool {
+	return f != nil && (f.device == "" || (f.family == entry.Family && f.device == entry.Device))
+}
+
+// deviceStatuses returns what a claim's status should say: an entry for each
+// device that is attached, or has failed to be.
+func (d *Driver) deviceStatuses(record *claimstore.Record, failure *attachFailure, claim *resourceapi.ResourceClaim) []deviceStatus {
+	var statuses []deviceStatus
+	for _, entry := range record.Devices {
+		if !entry.Attach || !isAllocated(claim, d.options.DriverName, entry) {
+			continue
+		}
+		where, attached := attachmentOf(record, entry)
+		if !attached && !failure.concerns(entry) {
+			continue
+		}
+		s := deviceStatus{driver: d.options.DriverName, pool: entry.Pool, device: entry.Device, shareID: entry.ShareID}
+		if attached {
+			s.network = networkData(where)
+			s.conditions = []metav1.Condition{condition(conditionReady, true, reasonAttached, "attached to pod "+where.pod)}
+		} else {
+			s.conditions = []metav1.Condition{condition(conditionReady, false, reasonNotAttached, "attached to no pod")}
+		}
+		if failure.concerns(entry) {
+			s.conditions = append(s.conditions, condition(conditionAttachFailed, true, reasonAttachError, failure.message))
+		}
+		statuses = append(statuses, d.withTimes(s, claim))
+	}
+	return statuses
+}
+
+// withTimes keeps the time of a condition that is as it was.
+func (d *Driver) withTimes(s deviceStatus, claim *resourceapi.ResourceClaim) deviceStatus {
+	has := d.ownStatus(claim, s)
+	for n := range s.conditions {
+		c := &s.conditions[n]
+		c.LastTransitionTime = metav1.Now()
+		if has == nil {
+			continue
+		}
+		if before := meta.FindStatusCondition(has.Conditions, c.Type); before != nil && before.Status == c.Status {
+			c.LastTransitionTime = before.LastTransitionTime
+		}
+	}
+	return s
+}
+
+// hasStatuses tells whether a claim's status says all of it already.
+func (d *Driver) hasStatuses(claim *resourceapi.ResourceClaim, desired []deviceStatus) bool {
+	return !slices.ContainsFunc(desired, func(s deviceStatus) bool {
+		has := d.ownStatus(claim, s)
+		if has == nil || !equality.Semantic.DeepEqual(has.NetworkData, s.network) {
+			return true
+		}
+		for _, kind := range []string{conditionReady, conditionAttachFailed} {
+			if !equality.Semantic.DeepEqual(meta.FindStatusCondition(has.Conditions, kind), meta.FindStatusCondition(s.conditions, kind)) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// is tells whether an entry of this driver is of the same device.
+func (s deviceStatus) is(has *resourceapi.AllocatedDeviceStatus) bool {
+	return has.Pool == s.pool && has.Device == s.device && ptr.Deref(has.ShareID, "") == string(ptr.Deref(s.shareID, ""))
+}
+
+// claimApplyConfiguration names the claim's UID, so that a later claim of the
+// same name does not get the status of this one.
+func claimApplyConfiguration(claim *resourceapi.ResourceClaim, statuses []deviceStatus) *resourceapply.ResourceClaimApplyConfiguration {
+	status := resourceapply.ResourceClaimStatus()
+	for _, s := range statuses {
+		entry := resourceapply.AllocatedDeviceStatus().WithDriver(s.driver).WithPool(s.pool).WithDevice(s.device)
+		if s.shareID != nil {
+			entry.WithShareID(string(*s.shareID))
+		}
+		for _, c := range s.conditions {
+			entry.WithConditions(metaapply.Condition().WithType(c.Type).WithStatus(c.Status).WithReason(c.Reason).
+				WithMessage(c.Message).WithLastTransitionTime(c.LastTransitionTime))
+		}
+		if s.network != nil {
+			data := resourceapply.NetworkDeviceData()
+			if s.network.InterfaceName != "" {
+				data.WithInterfaceName(s.network.InterfaceName)
+			}
+			if s.network.HardwareAddress != "" {
+				data.WithHardwareAddress(s.network.HardwareAddress)
+			}
+			entry.WithNetworkData(data.WithIPs(s.network.IPs...))
+		}
+		status.WithDevices(entry)
+	}
+	return resourceapply.ResourceClaim(claim.Name, claim.Namespace).WithUID(claim.UID).WithStatus(status)
+}
+
+// place is where a device is attached.
+type place struct {
+	pod        string
+	attachment claimstore.AttachedDevice
+}
+
+func attachmentOf(record *claimstore.Record, entry claimstore.Device) (place, bool) {
+	for _, a := range record.Attached {
+		for _, dev := range a.Devices {
+			if dev.Family == entry.Family && dev.Device == entry.Device {
+				return place{pod: a.Sandbox.Pod.String(), attachment: dev}, true
+			}
+		}
+	}
+	return place{}, false
+}
+
+func networkData(p place) *resourceapi.NetworkDeviceData {
+	a := p.attachment.Attachment
+	if a.Interface == "" && a.HardwareAddress == "" && len(a.IPs) == 0 {
+		return nil
+	}
+	return &resourceapi.NetworkDeviceData{
+		InterfaceName: a.Interface, HardwareAddress: a.HardwareAddress,
+		IPs: a.IPs[:min(len(a.IPs), maxStatusIPs)],
+	}
+}
+
+func condition(kind string, is bool, reason, message string) metav1.Condition {
+	status := metav1.ConditionFalse
+	if is {
+		status = metav1.ConditionTrue
+	}
+	if len(message) > maxStatusMessage {
+		message = strings.ToValidUTF8(message[:maxStatusMessage], "") + "…"
+	}
+	return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message}
+}
+
+func isAllocated(claim *resourceapi.ResourceClaim, driver string, entry claimstore.Device) bool {
+	return slices.ContainsFunc(claim.Status.Allocation.Devices.Results, func(r resourceapi.DeviceRequestAllocationResult) bool {
+		return r.Driver == driver && r.Pool == entry.Pool && r.Device == entry.Device && ptr.Equal(r.ShareID, entry.ShareID)
+	})
+}
