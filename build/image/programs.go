@@ -25,6 +25,9 @@ func programs(ctx context.Context, module string) ([]program.Program, error) {
 		{Name: "nvidia-cdi-hook", Package: toolkit + "/cmd/nvidia-cdi-hook", Linkage: program.Static, Variables: hook},
 		// Runs in containers with any C library, or none.
 		{Name: "simulated-nvidia-smi", Package: "./internal/simulated/nvidia-smi", Linkage: program.Pure, Variables: ours},
+		// Installed on the host. Without a version, so that it changes only when
+		// its code does.
+		{Name: "attach-hook", Package: "./cmd/attach-hook", Linkage: program.Pure},
 		// Opens the driver's libnvidia-ml.so.1.
 		{Name: "kubelet-plugin", Package: "./cmd/kubelet-plugin", Linkage: program.Dynamic, Variables: ours},
 	}, nil
