@@ -135,7 +135,7 @@ func (c *Cluster) HowToUse() string {
 		"  export KUBECONFIG=" + c.Kubeconfig + "\n" +
 		"  kubectl apply -f examples/one-gpu.yaml\n" +
 		"No image is pulled: those that the examples name are stand-ins in this cluster,\n" +
-		"which know only nvidia-smi, python (for train.py), cat and sleep.\n" +
+		"which know only nvidia-smi, python (for train.py), cat, ip, ls, ping and sleep.\n" +
 		"Take the cluster down with\n" + run("down", "")
 }
 

@@ -22,13 +22,16 @@ func main() {
 	name := filepath.Base(os.Args[0])
 	programs := map[string]program{
 		"cat":      cat,
+		"ip":       ip,
+		"ls":       ls,
+		"ping":     ping,
 		"python":   python,
 		"sleep":    sleep,
 		"stubborn": stubborn,
 	}
 	run, ok := programs[name]
 	if !ok {
-		fmt.Fprintf(os.Stderr, "%s: this stand-in image knows only cat, python, sleep and stubborn\n", name)
+		fmt.Fprintf(os.Stderr, "%s: this stand-in image knows only cat, ip, ls, ping, python, sleep and stubborn\n", name)
 		os.Exit(127)
 	}
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {

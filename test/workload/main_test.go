@@ -75,3 +75,40 @@ func TestSleepEndsWhenStopped(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestPingIsAnsweredByTheLoopback(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a raw socket needs root")
+	}
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		var out bytes.Buffer
+		if err := ping(t.Context(), []string{"-c", "2", address}, &out); err != nil {
+			t.Errorf("ping %s: %v\n%s", address, err, out.String())
+		}
+		if !strings.Contains(out.String(), "2 packets received") {
+			t.Errorf("ping %s printed:\n%s", address, out.String())
+		}
+	}
+}
+
+func TestRoutesAreShownAsIPDoes(t *testing.T) {
+	table := filepath.Join(t.TempDir(), "route")
+	const content = "" +
+		"Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
+		"eth0\t00000000\t0100F40A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
+		"net1\t0000000A\tFE0AA8C0\t0003\t0\t0\t50\t000000FF\t0\t0\t0\n" +
+		"net1\t000AA8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+	if err := os.WriteFile(table, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := showRoutes(table, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := "default via 10.244.0.1 dev eth0\n" +
+		"10.0.0.0/8 via 192.168.10.254 dev net1 metric 50\n" +
+		"192.168.10.0/24 dev net1\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("routes (-want +got):\n%s", diff)
+	}
+}

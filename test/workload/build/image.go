@@ -64,7 +64,7 @@ func filesystem(binary []byte) ([]byte, error) {
 	if _, err := w.Write(binary); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"cat", "python", "sleep", "stubborn"} {
+	for _, name := range []string{"cat", "ip", "ls", "ping", "python", "sleep", "stubborn"} {
 		link := &tar.Header{Typeflag: tar.TypeSymlink, Name: "usr/bin/" + name, Linkname: "workload", Mode: 0o777}
 		if err := w.WriteHeader(link); err != nil {
 			return nil, err

@@ -32,6 +32,7 @@ func main() {
 // imageNames are the images that examples and tests name.
 func imageNames() []string {
 	return []string{
+		"docker.io/library/busybox:1.36",
 		"docker.io/nvidia/cuda:12.3.0-base-ubuntu22.04",
 		"docker.io/pytorch/pytorch:2.1.0-cuda12.1-cudnn8-runtime",
 	}
