@@ -3,6 +3,7 @@ package faultpoint
 // The steps of preparing a VF, in their order.
 const (
 	VFJournalHalfWritten Step = "vf-journal-half-written"
+	VFJournalRebuilt     Step = "vf-journal-rebuilt"
 	VFJournalWritten     Step = "vf-journal-written"
 	VFSettingsApplied    Step = "vf-settings-applied"
 	VFInterfaceSet       Step = "vf-interface-set"
@@ -44,7 +45,7 @@ const (
 // VFSteps returns all steps of VFs.
 func VFSteps() []Step {
 	return []Step{
-		VFJournalHalfWritten, VFJournalWritten, VFSettingsApplied, VFInterfaceSet, VFDriverBound,
+		VFJournalHalfWritten, VFJournalRebuilt, VFJournalWritten, VFSettingsApplied, VFInterfaceSet, VFDriverBound,
 		VFPlaceWritten, VFNetworkAdded, VFNamedApart, VFMoved, VFNamed, VFIPAMAdded, VFAddressed, VFRouted, VFRDMAMoved, VFPlaceDone,
 		VFNetworkDeleted, VFRDMATakenBack, VFNamedApartBack, VFTakenBack, VFNamedBack, VFPlaceCleared,
 		VFDriverRestored, VFSettingsRestored, VFInterfaceReset, VFJournalDeleted,

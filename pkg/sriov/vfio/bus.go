@@ -130,6 +130,22 @@ func (b Bus) Rebind(a topology.Address) error {
 	return b.bind(a, driver)
 }
 
+// Default takes back which driver was chosen for a function, and lets the kernel
+// choose.
+func (b Bus) Default(a topology.Address) error {
+	now, err := b.Binding(a)
+	if err != nil {
+		return err
+	}
+	if err := b.Bind(a, Binding{}); err != nil {
+		return err
+	}
+	if err := b.write(filepath.Join(b.root, "drivers_probe"), a.String()); err != nil {
+		return fmt.Errorf("let the kernel choose a driver for PCI function %s, which had %s: %w", a, now.Driver, err)
+	}
+	return nil
+}
+
 func (b Bus) unbind(a topology.Address, driver string) error {
 	if driver == "" {
 		return nil
