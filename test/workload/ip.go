@@ -11,17 +11,22 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// ip plays "ip address show [interface]" and "ip route show".
+// ip plays "ip address show [interface]", "ip route show" and "ip link set
+// <interface> up|down".
 func ip(_ context.Context, args []string, stdout io.Writer) error {
 	switch {
 	case len(args) >= 2 && len(args) <= 3 && args[0] == "address" && args[1] == "show":
 		return showAddresses(args[2:], stdout)
 	case slices.Equal(args, []string{"route", "show"}):
 		return showRoutes("/proc/net/route", stdout)
+	case len(args) == 4 && args[0] == "link" && args[1] == "set" && (args[3] == "up" || args[3] == "down"):
+		return setLink(args[2], args[3] == "up")
 	}
-	return fmt.Errorf("cannot run ip %q: this stand-in knows only address show and route show", strings.Join(args, " "))
+	return fmt.Errorf("cannot run ip %q: this stand-in knows only address show, route show and link set", strings.Join(args, " "))
 }
 
 func showAddresses(names []string, stdout io.Writer) error {
@@ -52,6 +57,31 @@ func showAddresses(names []string, stdout io.Writer) error {
 	}
 	_, err = io.WriteString(stdout, out.String())
 	return err
+}
+
+// setLink sets an interface up or down, as an administrator does.
+func setLink(name string, up bool) error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket: %w", err)
+	}
+	defer func() { _ = unix.Close(socket) }() // nothing was written to it
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return fmt.Errorf("interface %q: %w", name, err)
+	}
+	if err := unix.IoctlIfreq(socket, unix.SIOCGIFFLAGS, request); err != nil {
+		return fmt.Errorf("reading the flags of %s: %w", name, err)
+	}
+	flags := request.Uint16() &^ unix.IFF_UP
+	if up {
+		flags |= unix.IFF_UP
+	}
+	request.SetUint16(flags)
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request); err != nil {
+		return fmt.Errorf("setting the flags of %s: %w", name, err)
+	}
+	return nil
 }
 
 // showRoutes prints what the kernel's table of IPv4 routes says.
