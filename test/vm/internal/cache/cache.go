@@ -1,0 +1,88 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Env is the environment variable that names the cache folder.
+const Env = "EKS_HYBRID_DRA_CACHE"
+
+// Dir is the part of the shared cache that belongs to the guest.
+func Dir() (string, error) {
+	if dir := os.Getenv(Env); dir != "" {
+		return filepath.Join(dir, "vm"), nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache folder (set %s to choose one): %w", Env, err)
+	}
+	return filepath.Join(dir, "eks-hybrid-dra", "vm"), nil
+}
+
+// Key is a short name for everything that an entry is made from.
+func Key(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:])[:12]
+}
+
+// Ensure returns the path of the named folder in dir. Where it is missing,
+// build fills a folder that then gets the name; a second process waits for it.
+func Ensure(dir, name string, build func(partial string) error) (path string, err error) {
+	path = filepath.Join(dir, name)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("make the cache folder: %w", err)
+	}
+	unlock, err := Lock(path + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	// Another process may have made it while this one waited.
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	partial := path + ".partial"
+	if err := os.RemoveAll(partial); err != nil {
+		return "", fmt.Errorf("remove the rest of an earlier try: %w", err)
+	}
+	if err := os.Mkdir(partial, 0o755); err != nil {
+		return "", fmt.Errorf("make a cache entry: %w", err)
+	}
+	if err := build(partial); err != nil {
+		return "", errors.Join(err, os.RemoveAll(partial))
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return "", fmt.Errorf("put an entry into the cache: %w", err)
+	}
+	return path, nil
+}
+
+// Lock waits for the file's lock and holds it until the returned function is
+// called or the process ends.
+func Lock(path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("open a lock: %w", err)
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	}
+	return f.Close, nil
+}
