@@ -93,6 +93,9 @@ type Driver struct {
 
 	fatal context.CancelCauseFunc
 
+	// used is told of every call of kubelet.
+	used signal
+
 	// calls is held for reading by every call of kubelet, and for writing by
 	// the end of Run: a call that goes on while the process stops must not
 	// find its locks gone, which the next instance relies on.
@@ -135,6 +138,7 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		inventory: inv,
 		store:     store,
 		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
+		used:      newSignal(),
 	}
 	d.attachSeconds = newAttachSeconds()
 	if err := faultpoint.At(faultpoint.StartStoreOpened); err != nil {
@@ -216,6 +220,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		})
 	}
 	wg.Go(func() { d.releaseAbandoned(ctx, d.options.AbandonedInterval) })
+	wg.Go(func() { giveMemoryBack(ctx, d.used) })
 	if err := d.publishOnChange(ctx, helper, changed, registered); err != nil && stop.Err() == nil {
 		return err
 	}

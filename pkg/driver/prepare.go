@@ -25,6 +25,7 @@ import (
 func (d *Driver) PrepareResourceClaims(ctx context.Context, claims []*resourceapi.ResourceClaim) (map[types.UID]kubeletplugin.PrepareResult, error) {
 	d.calls.RLock()
 	defer d.calls.RUnlock()
+	defer d.used.send()
 	results := make([]kubeletplugin.PrepareResult, len(claims))
 	var wg sync.WaitGroup
 	for n, claim := range claims {

@@ -21,6 +21,7 @@ import (
 func (d *Driver) UnprepareResourceClaims(ctx context.Context, claims []kubeletplugin.NamespacedObject) (map[types.UID]error, error) {
 	d.calls.RLock()
 	defer d.calls.RUnlock()
+	defer d.used.send()
 	errs := make([]error, len(claims))
 	var wg sync.WaitGroup
 	for n, claim := range claims {
