@@ -15,7 +15,7 @@ import (
 
 const (
 	// beginTimeout bounds the wait for an instance to say that it has begun.
-	beginTimeout = 5 * time.Second
+	beginTimeout = 2 * time.Second
 	// answerGrace is what an instance may take longer than it was given, to
 	// say why it has failed.
 	answerGrace = 5 * time.Second
