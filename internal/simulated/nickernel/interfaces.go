@@ -31,12 +31,12 @@ type seen struct {
 }
 
 func (k *Kernel) look() (seen, error) {
-	list, err := k.host.handle.LinkList()
+	links, err := list(k.host.handle)
 	if err != nil {
-		return seen{}, fmt.Errorf("list the host's interfaces: %w", err)
+		return seen{}, err
 	}
 	s := seen{map[string]netlink.Link{}, map[int]netlink.Link{}}
-	for _, link := range list {
+	for _, link := range links {
 		s.byName[link.Attrs().Name] = link
 		s.byIndex[link.Attrs().Index] = link
 	}

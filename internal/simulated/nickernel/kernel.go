@@ -2,6 +2,7 @@ package nickernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -123,6 +124,22 @@ func handleAt(at netns.NsHandle) (*netlink.Handle, error) {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	return handle, nil
+}
+
+// listTries is how often a list is asked for that is never whole, because
+// interfaces change meanwhile.
+const listTries = 20
+
+func list(handle *netlink.Handle) ([]netlink.Link, error) {
+	for try := 1; ; try++ {
+		links, err := handle.LinkList()
+		if err == nil {
+			return links, nil
+		}
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == listTries {
+			return nil, fmt.Errorf("list the interfaces: %w", err)
+		}
+	}
 }
 
 const aliasPrefix = "simulated "

@@ -36,9 +36,9 @@ func (n *namespace) Links() ([]kernel.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := n.handle.LinkList()
+	made, err := list(n.handle)
 	if err != nil {
-		return nil, fmt.Errorf("list the interfaces: %w", err)
+		return nil, err
 	}
 	addresses := map[int]string{}
 	for _, link := range made {
