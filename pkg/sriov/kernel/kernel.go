@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 )
 
 // Kernel opens network namespaces.
@@ -66,6 +68,10 @@ type Namespace interface {
 	// host itself needs.
 	Routes() ([]Route, error)
 
+	// EswitchModes tells, by PCI address, whether the switch between a NIC's
+	// VFs is "legacy" or "switchdev", for the NICs whose driver knows.
+	EswitchModes() (map[string]string, error)
+
 	// Watch calls changed after each change of an interface, and of a device
 	// that the kernel announces, until ctx is done. It returns an error if it
 	// cannot watch, or not any more.
@@ -81,7 +87,7 @@ type Link struct {
 	Device string
 	// Port tells the interfaces of one function apart where it has several
 	// (switchdev representors have their PF's address): it is the kernel's
-	// phys_port_name and empty for PFs in legacy mode and for VFs.
+	// phys_port_name, empty for VFs, and empty or a plain "p0", "p1"… for PFs.
 	Port string
 	// Type is "ether", "infiniband", or another name of the kernel's.
 	Type            string
@@ -93,6 +99,21 @@ type Link struct {
 	Up, Carrier bool
 	// VFs are the settings of the VFs of a PF, by their number.
 	VFs map[int]VFSettings
+	// Master is the index of the bond, bridge or team that the interface is a
+	// port of, and Lower that of the interface below it, such as that below a
+	// VLAN. Both are 0 for none.
+	Master, Lower int
+}
+
+// IsRepresentor tells whether the interface stands for a VF, or another part of
+// the NIC, on the switch of a PF in switchdev mode.
+func (l Link) IsRepresentor() bool {
+	number, isPort := strings.CutPrefix(l.Port, "p")
+	if l.Port == "" {
+		return false
+	}
+	_, err := strconv.ParseUint(number, 10, 16)
+	return !isPort || err != nil
 }
 
 // VFSettings are those of a VF that only its PF can change. In an answer of
@@ -106,8 +127,8 @@ type VFSettings struct {
 	LinkState *string
 	// TxRate is in Mbit/s, 0 for no limit.
 	TxRate *TxRate
-	// NodeGUID and PortGUID are those of an InfiniBand VF. They can be set and
-	// not read.
+	// NodeGUID and PortGUID are those of an InfiniBand VF. Not every kernel
+	// tells them.
 	NodeGUID, PortGUID net.HardwareAddr
 }
 
