@@ -134,9 +134,11 @@ func (c *claimStatuses) writeNext(ctx context.Context) bool {
 	return true
 }
 
-// isFinal tells whether trying again would lead to the same error.
+// isFinal tells whether trying again would lead to the same error. A permission
+// that is lacking makes a status invalid too, and can be given any time.
 func isFinal(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
+	return apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err) ||
+		apierrors.IsInvalid(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeForbidden)
 }
 
 // write brings the status of a claim up to date. A claim that has gone, here or
