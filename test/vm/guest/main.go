@@ -112,4 +112,3 @@ func run(name string, args ...string) error {
 	}
 	return nil
 }
-

@@ -6,7 +6,7 @@ const recipe = "1"
 // programs are taken from the packages, with the libraries that they need.
 func programs() []string {
 	return []string{
-		"usr/bin/kmod", "usr/bin/lspci", "usr/bin/setpci", "usr/bin/mount", "usr/bin/umount", "usr/bin/ping",
+		"usr/bin/dash", "usr/bin/kmod", "usr/bin/lspci", "usr/bin/setpci", "usr/bin/mount", "usr/bin/umount", "usr/bin/ping",
 		"usr/sbin/ip", "usr/sbin/bridge", "usr/sbin/ethtool", "usr/sbin/nft", "usr/bin/rdma",
 	}
 }
@@ -20,7 +20,7 @@ func modules() []string {
 		// SR-IOV.
 		"igb", "igbvf", "vfio-pci", "vfio_iommu_type1", "8021q",
 		// RDMA, in software.
-		"ib_core", "ib_uverbs", "ib_umad", "rdma_ucm", "rdma_rxe",
+		"ib_core", "ib_uverbs", "ib_umad", "rdma_ucm", "rdma_rxe", "crc32_generic",
 		// Networks of pods and of tests.
 		"veth", "bridge", "br_netfilter", "macvlan", "ipvlan", "dummy", "tun", "vrf", "bonding", "af_packet",
 		"nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_limit", "nft_log", "nft_fib_inet",

@@ -82,6 +82,10 @@ func copyPrograms(root, tree string) error {
 			return err
 		}
 	}
+	// Busybox' own shell runs its own programs in place of the full ones.
+	if err := os.Symlink("dash", filepath.Join(root, "usr/bin/sh")); err != nil {
+		return fmt.Errorf("link sh: %w", err)
+	}
 	for _, name := range []string{"modprobe", "insmod", "rmmod", "lsmod", "modinfo", "depmod"} {
 		if err := os.Symlink("../bin/kmod", filepath.Join(root, "usr/sbin", name)); err != nil {
 			return fmt.Errorf("link %s: %w", name, err)

@@ -32,7 +32,7 @@ func Packages() []string {
 		// The machine and what prepares its disks; run here, from where they lie.
 		"qemu-system-x86", "seabios", "e2fsprogs", "xz-utils",
 		// The guest.
-		"linux-image-amd64", "busybox-static", "kmod", "pciutils", "ethtool", "iproute2", "iputils-ping",
+		"linux-image-amd64", "busybox-static", "dash", "kmod", "pciutils", "ethtool", "iproute2", "iputils-ping",
 		"mount", "util-linux", "nftables",
 		// The links /bin, /lib and so on of a merged /usr.
 		"base-files",
