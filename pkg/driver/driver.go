@@ -88,6 +88,10 @@ type Driver struct {
 	store     *claimstore.Store
 	cdi       *cdifiles.Files
 	status    status
+	tainting  tainting
+	// republish tells that the slices are to be written anew though the
+	// hardware has not changed.
+	republish signal
 
 	attachSeconds *prometheus.HistogramVec
 
@@ -139,6 +143,7 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		store:     store,
 		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
 		used:      newSignal(),
+		republish: newSignal(),
 	}
 	d.attachSeconds = newAttachSeconds()
 	if err := faultpoint.At(faultpoint.StartStoreOpened); err != nil {
@@ -195,7 +200,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		kubeletplugin.RegistrarDirectoryPath(d.options.RegistrarDir),
 		kubeletplugin.RollingUpdate(d.options.PodUID),
 		kubeletplugin.Serialize(false), // claims have locks of their own
-		kubeletplugin.HealthService(false),
+		kubeletplugin.HealthService(true),
 		kubeletplugin.GRPCInterceptor(onRegistration(registered.send)),
 		kubeletplugin.EnableDeviceMetadata(true, []schema.GroupVersion{metadatav1beta1.SchemeGroupVersion, metadatav1alpha1.SchemeGroupVersion}),
 		kubeletplugin.CDIDirectory(d.options.CDIDir),
@@ -242,6 +247,7 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 			continue
 		case <-restore.ticker.C:
 			restore.tick()
+		case <-d.republish:
 		case <-changed:
 			if !first { // Run has looked already
 				if err := d.inventory.refresh(ctx); err != nil {
@@ -252,10 +258,27 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 			klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(d.inventory.devices()))
 			d.status.publishing()
 		}
-		if err := helper.PublishResources(ctx, resources(d.pool, d.inventory.devices())); err != nil {
-			return fmt.Errorf("publish the devices: %w", err)
+		if err := d.publish(ctx, helper); err != nil {
+			return err
 		}
 	}
+}
+
+// publish hands what is to be published to the helper, which writes what has
+// changed.
+func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) error {
+	devices := d.inventory.devices()
+	tainting, err := d.canTaint(ctx, devices)
+	if err != nil {
+		d.tainting.noAnswer(ctx, err)
+		d.status.failed(err)
+		return nil // until the next tick
+	}
+	d.options.Metrics.withheld(devices, tainting)
+	if err := helper.PublishResources(ctx, resources(d.pool, devices, tainting)); err != nil {
+		return fmt.Errorf("publish the devices: %w", err)
+	}
+	return nil
 }
 
 // signal tells that something is due. Sending it again before it was received
@@ -278,15 +301,14 @@ func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
 		return // stopping
 	}
 	d.options.Metrics.publishErrors.Inc()
+	if d.taintsDropped(ctx, err) {
+		d.republish.send()
+		return
+	}
 	d.status.failed(err)
 	if errors.Is(err, kubeletplugin.ErrRecoverable) {
 		klog.FromContext(ctx).Error(err, "Publishing failed, it is tried again: "+msg)
 		return
 	}
 	d.fatal(fmt.Errorf("%s: %w", msg, err))
-}
-
-// WatchHealthStatus is not called: the health service is off.
-func (d *Driver) WatchHealthStatus(context.Context, chan<- kubeletplugin.DeviceHealthReport) error {
-	return kubeletplugin.ErrHealthNotSupported
 }

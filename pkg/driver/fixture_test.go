@@ -42,6 +42,7 @@ type fakeGPUs struct {
 	fail     map[string]error
 	ready    map[string]types.UID
 	prepares int
+	changed  func()
 }
 
 func newFakeGPUs(names ...string) *fakeGPUs {
@@ -93,7 +94,27 @@ func (f *fakeGPUs) Release(_ context.Context, g device.Grant) error {
 	return nil
 }
 
-func (f *fakeGPUs) Watch(ctx context.Context, _ func()) { <-ctx.Done() }
+func (f *fakeGPUs) Watch(ctx context.Context, changed func()) {
+	f.mu.Lock()
+	f.changed = changed
+	f.mu.Unlock()
+	<-ctx.Done()
+}
+
+// set gives a device these problems, and tells whoever watches.
+func (f *fakeGPUs) set(name string, problems ...device.Problem) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.devices = slices.Clone(f.devices) // others may still read the old ones
+	for n := range f.devices {
+		if f.devices[n].Name == name {
+			f.devices[n].Problems = problems
+		}
+	}
+	if f.changed != nil {
+		f.changed()
+	}
+}
 
 // fakeProcesses are the pods that still run.
 type fakeProcesses struct {

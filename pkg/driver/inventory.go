@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"k8s.io/klog/v2"
 
@@ -22,6 +23,8 @@ type discovery struct {
 type owned struct {
 	device.Device
 	family Family
+	// problems are the device's, one for each reason, in the reasons' order.
+	problems []problem
 }
 
 // inventory is what all families found, in the order of the families.
@@ -34,7 +37,12 @@ type inventory struct {
 
 	mu     sync.RWMutex
 	found  []discovery
+	all    []owned
 	byName map[string]owned
+	// looked is closed after the next look.
+	looked chan struct{}
+	// lookingSince is when the look that goes on began; zero if none does.
+	lookingSince time.Time
 }
 
 func newInventory(families []Family, metrics *Metrics) (*inventory, error) {
@@ -45,7 +53,7 @@ func newInventory(families []Family, metrics *Metrics) (*inventory, error) {
 		}
 		names[f.Name()] = true
 	}
-	return &inventory{families: families, metrics: metrics}, nil
+	return &inventory{families: families, metrics: metrics, looked: make(chan struct{})}, nil
 }
 
 // refresh asks every family what is there now. A family that fails does not
@@ -53,10 +61,12 @@ func newInventory(families []Family, metrics *Metrics) (*inventory, error) {
 func (i *inventory) refresh(ctx context.Context) error {
 	i.looking.Lock()
 	defer i.looking.Unlock()
+	i.beginLook()
+	defer i.endLook()
 	logger := klog.FromContext(ctx)
 
 	found := make([]discovery, len(i.families))
-	byName := map[string]owned{}
+	var all []owned
 	for n, f := range i.families {
 		inv, err := f.Devices(ctx)
 		found[n] = discovery{family: f, inventory: inv, err: err}
@@ -67,14 +77,11 @@ func (i *inventory) refresh(ctx context.Context) error {
 			logger.Error(err, "No devices of this family are published", "family", f.Name())
 		}
 		for _, d := range inv.Devices {
-			byName[d.Name] = owned{Device: d, family: f}
+			all = append(all, i.diagnose(owned{Device: d, family: f}))
 		}
 	}
 	i.metrics.discovered(found)
-
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.found, i.byName = found, byName
+	i.learn(ctx, found, all)
 	for _, f := range found {
 		if errors.Is(f.err, device.ErrRestart) {
 			return fmt.Errorf("family %s: %w", f.family.Name(), f.err)
@@ -83,15 +90,46 @@ func (i *inventory) refresh(ctx context.Context) error {
 	return nil
 }
 
-// devices returns what is to be published, in order.
-func (i *inventory) devices() []device.Device {
+func (i *inventory) beginLook() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.lookingSince = time.Now()
+}
+
+func (i *inventory) endLook() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.lookingSince = time.Time{}
+	close(i.looked)
+	i.looked = make(chan struct{})
+}
+
+// learn replaces what was known by what was found.
+func (i *inventory) learn(ctx context.Context, found []discovery, all []owned) {
+	byName := make(map[string]owned, len(all))
+	for _, d := range all {
+		byName[d.Name] = d
+	}
+	i.mu.Lock()
+	before := i.byName
+	i.found, i.all, i.byName = found, all, byName
+	i.mu.Unlock()
+	i.tellOfChanges(ctx, before, byName)
+}
+
+// devices returns what is on the node, in order.
+func (i *inventory) devices() []owned {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	var all []device.Device
-	for _, f := range i.found {
-		all = append(all, f.inventory.Devices...)
-	}
-	return all
+	return i.all
+}
+
+// nextLook returns a channel that is closed after the next look, and when the
+// look that goes on now began, which is zero if none does.
+func (i *inventory) nextLook() (<-chan struct{}, time.Time) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.looked, i.lookingSince
 }
 
 // device returns the device of that name.
@@ -110,4 +148,17 @@ func (i *inventory) family(name string) (Family, bool) {
 		}
 	}
 	return nil, false
+}
+
+// familyError returns why a family could not tell at the last look what is
+// there.
+func (i *inventory) familyError(name string) error {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	for _, f := range i.found {
+		if f.family.Name() == name {
+			return f.err
+		}
+	}
+	return nil
 }

@@ -26,6 +26,9 @@ type Metrics struct {
 	publishedDevices *prometheus.GaugeVec
 	discoveryErrors  *prometheus.CounterVec
 	faultyDevices    *prometheus.GaugeVec
+	unhealthyDevice  *prometheus.GaugeVec
+	deviceProblems   *prometheus.CounterVec
+	withheldDevices  prometheus.Gauge
 	publishErrors    prometheus.Counter
 }
 
@@ -45,7 +48,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 		}, []string{"outcome"}),
 		publishedDevices: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: metricsNamespace, Name: "published_devices",
-			Help: "Devices that this node has to give, as they are written to its ResourceSlices.",
+			Help: "Devices that this node has to give, those with problems included.",
 		}, []string{"kind"}),
 		discoveryErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: metricsNamespace, Name: "discovery_errors_total",
@@ -55,6 +58,18 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 			Namespace: metricsNamespace, Name: "faulty_devices",
 			Help: "Devices that are there but could not be used at the last look.",
 		}, []string{"family", "reason"}),
+		unhealthyDevice: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: metricsNamespace, Name: "unhealthy_device",
+			Help: "1 while a device has a problem of that reason; not there otherwise.",
+		}, []string{"family", "device", "reason"}),
+		deviceProblems: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: metricsNamespace, Name: "device_problems_total",
+			Help: "How often a device got a problem of that reason.",
+		}, []string{"family", "reason"}),
+		withheldDevices: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricsNamespace, Name: "withheld_devices",
+			Help: "Devices with problems that are not published because the API server does not keep taints.",
+		}),
 		publishErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: metricsNamespace, Name: "publish_errors_total",
 			Help: "Errors while writing ResourceSlices.",
@@ -67,7 +82,8 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 	}, func() float64 { return 1 })
 	for _, c := range []prometheus.Collector{
 		m.prepareSeconds, m.unprepareSeconds, m.publishedDevices,
-		m.discoveryErrors, m.faultyDevices, m.publishErrors, build,
+		m.discoveryErrors, m.faultyDevices,
+		m.unhealthyDevice, m.deviceProblems, m.withheldDevices, m.publishErrors, build,
 	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
@@ -105,4 +121,24 @@ func (m *Metrics) discovered(found []discovery) {
 	for kind, n := range counts {
 		m.publishedDevices.WithLabelValues(string(kind)).Set(float64(n))
 	}
+}
+
+func (m *Metrics) problemBegan(d owned, reason string) {
+	m.unhealthyDevice.WithLabelValues(d.family.Name(), d.Name, reason).Set(1)
+	m.deviceProblems.WithLabelValues(d.family.Name(), reason).Inc()
+}
+
+func (m *Metrics) problemEnded(d owned, reason string) {
+	m.unhealthyDevice.DeleteLabelValues(d.family.Name(), d.Name, reason)
+}
+
+// withheld records which devices are not published.
+func (m *Metrics) withheld(devices []owned, tainting bool) {
+	n := 0
+	for _, d := range devices {
+		if len(d.problems) > 0 && !tainting {
+			n++
+		}
+	}
+	m.withheldDevices.Set(float64(n))
 }

@@ -41,7 +41,7 @@ eks_hybrid_dra_discovery_errors_total{family="gpu",reason="NVMLHandle"} 4
 # HELP eks_hybrid_dra_faulty_devices Devices that are there but could not be used at the last look.
 # TYPE eks_hybrid_dra_faulty_devices gauge
 eks_hybrid_dra_faulty_devices{family="gpu",reason="NVMLHandle"} 2
-# HELP eks_hybrid_dra_published_devices Devices that this node has to give, as they are written to its ResourceSlices.
+# HELP eks_hybrid_dra_published_devices Devices that this node has to give, those with problems included.
 # TYPE eks_hybrid_dra_published_devices gauge
 eks_hybrid_dra_published_devices{kind="gpu"} 2
 `, "eks_hybrid_dra_discovery_errors_total", "eks_hybrid_dra_faulty_devices", "eks_hybrid_dra_published_devices")
@@ -89,6 +89,28 @@ eks_hybrid_dra_prepared_devices{family="gpu"} 1
 	d.HandleError(t.Context(), errors.Join(errors.New("refused"), errRecoverable()), "publish")
 	if got := testutil.ToFloat64(d.options.Metrics.publishErrors); got != 1 {
 		t.Errorf("publish errors: %v, want 1", got)
+	}
+}
+
+func newMetrics(t *testing.T) *Metrics {
+	t.Helper()
+	metrics, err := NewMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return metrics
+}
+
+func TestMetricsFollowTheConventions(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	n.gpus.set("gpu-0", linkDown)
+	n.gpus.faults = []device.Fault{{Subject: "GPU 2", Reason: "NVMLHandle", Err: errors.New("lost")}}
+	d := n.start()
+	mustPrepare(t, d, newClaim("a", []string{"gpu-0"}))
+	mustUnprepare(t, d, newClaim("a", nil))
+	remarks, err := testutil.GatherAndLint(n.registry)
+	if err != nil || len(remarks) > 0 {
+		t.Errorf("%v, %v", remarks, err)
 	}
 }
 

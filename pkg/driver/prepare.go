@@ -220,7 +220,11 @@ func (d *Driver) carryOutStep(ctx context.Context, s *step, edits map[string]map
 		err = faultpoint.At(faultpoint.PrepareFamily)
 	}
 	if err != nil {
-		return fmt.Errorf("device %q (request %q): %w", s.grant.Device, s.grant.Request, err)
+		err = fmt.Errorf("device %q (request %q): %w", s.grant.Device, s.grant.Request, err)
+		if dev, ok := d.inventory.device(s.grant.Device); ok && len(dev.problems) > 0 {
+			err = fmt.Errorf("%w; the device is unhealthy: %s", err, dev.complaint())
+		}
+		return err
 	}
 	name := s.family.Name()
 	if edits[name] == nil {

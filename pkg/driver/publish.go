@@ -1,11 +1,19 @@
 package driver
 
 import (
+	"slices"
+
 	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 )
+
+// devicesPerSlice is what a slice may hold once one of its devices has a taint.
+// No slice ever has more: a device that gets one must not move others to
+// another slice.
+const devicesPerSlice = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 
 // PoolName returns the name of the one pool that a node publishes. It has the
 // driver's name in it because the scheduler of Kubernetes 1.36 counts what is
@@ -16,23 +24,47 @@ func PoolName(nodeName, driverName string) string {
 }
 
 // resources returns the slices of the pool. Their order, and that of the
-// devices in them, is the order in which the scheduler tries devices.
-func resources(pool string, devices []device.Device) resourceslice.DriverResources {
-	var slices []resourceslice.Slice
-	for len(devices) > 0 {
-		n := min(len(devices), resourceapi.ResourceSliceMaxDevices)
+// devices in them, is the order in which the scheduler tries devices. A device
+// with problems keeps its place, tainted, or is left out where the API server
+// would drop the taints.
+func resources(pool string, devices []owned, tainting bool) resourceslice.DriverResources {
+	var all []resourceslice.Slice
+	for some := range slices.Chunk(devices, devicesPerSlice) {
 		var s resourceslice.Slice
-		for _, d := range devices[:n] {
+		for _, d := range some {
+			if len(d.problems) > 0 && !tainting {
+				continue
+			}
 			s.Devices = append(s.Devices, resourceapi.Device{
 				Name:       d.Name,
 				Attributes: d.Attributes,
 				Capacity:   d.Capacity,
+				Taints:     d.taints(),
 			})
 		}
-		slices = append(slices, s)
-		devices = devices[n:]
+		all = append(all, s)
 	}
 	// A pool without slices, unlike no pool at all, has those of an earlier
 	// instance removed at once.
-	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{pool: {Slices: slices}}}
+	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{pool: {Slices: all}}}
+}
+
+// taints returns one taint for each of the device's problems. They differ in
+// their values only, so that one toleration of the key covers all.
+//
+// A taint without a time gets that of the same taint in the API, if there is
+// one, or the present one.
+func (d owned) taints() []resourceapi.DeviceTaint {
+	var taints []resourceapi.DeviceTaint
+	for _, p := range d.problems {
+		taint := resourceapi.DeviceTaint{
+			Key: v1alpha1.TaintUnhealthy, Value: p.Reason, Effect: resourceapi.DeviceTaintEffectNoSchedule,
+		}
+		if !p.since.IsZero() {
+			since := metav1.NewTime(p.since).Rfc3339Copy() // what the API keeps of it
+			taint.TimeAdded = &since
+		}
+		taints = append(taints, taint)
+	}
+	return taints[:min(len(taints), resourceapi.DeviceTaintsMaxLength)]
 }

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
-	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	drapb "k8s.io/kubelet/pkg/apis/dra/v1"
@@ -237,31 +236,5 @@ func eventually(t *testing.T, what string, check func() error) {
 	})
 	if err != nil {
 		t.Fatalf("never %s: %v", what, last)
-	}
-}
-
-func TestSlicesHoldAtMostWhatTheAPIAllows(t *testing.T) {
-	var devices []device.Device
-	for i := range 300 {
-		devices = append(devices, device.Device{Name: fmt.Sprintf("vf-%03d", i)})
-	}
-	got := resources(testPool, devices).Pools[testPool].Slices
-	if len(got) != 3 {
-		t.Fatalf("want 3 slices, got %d", len(got))
-	}
-	var names []string
-	for _, s := range got {
-		if len(s.Devices) > resourceapi.ResourceSliceMaxDevices {
-			t.Errorf("%d devices in a slice", len(s.Devices))
-		}
-		for _, dev := range s.Devices {
-			names = append(names, dev.Name)
-		}
-	}
-	if names[0] != "vf-000" || names[299] != "vf-299" || len(names) != 300 {
-		t.Errorf("devices lost or out of order: %v", names)
-	}
-	if none := resources(testPool, nil).Pools[testPool].Slices; len(none) != 0 {
-		t.Errorf("a node without devices publishes %v", none)
 	}
 }

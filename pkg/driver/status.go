@@ -105,7 +105,7 @@ func (d *Driver) notPublished(ctx context.Context) ([]string, error) {
 	}
 	var missing []string
 	for _, dev := range d.inventory.devices() {
-		if !published[dev.Name] {
+		if d.tainting.offers(dev) && !published[dev.Name] {
 			missing = append(missing, dev.Name)
 		}
 	}
