@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -188,4 +190,36 @@ func TestQuestionsToTheAPIServerAreNotRationed(t *testing.T) {
 		t.Errorf("%d preparations took %v", times, took)
 	}
 	p.mustUnprepare(c)
+}
+
+// Many more claims than GPUs are in flight. Each gets its turn, none has a GPU
+// that another one has, and none fails.
+func TestManyClaimsForFewGPUs(t *testing.T) {
+	t.Parallel()
+	const crowd = 8 * gpus
+	n := newNode(t)
+	p := n.start()
+	var (
+		users [gpus]atomic.Int32
+		wg    sync.WaitGroup
+	)
+	for i := range crowd {
+		c := n.newClaim(fmt.Sprintf("gpu-%d", i%gpus))
+		wg.Go(func() {
+			if err := p.prepareUnchecked(c); err != nil {
+				t.Error(err)
+				return
+			}
+			if users[i%gpus].Add(1) > 1 {
+				t.Errorf("claim %s got a GPU that another claim has", c)
+			}
+			users[i%gpus].Add(-1) // before the call: the plugin may give it away during it
+			if err := p.unprepare(c); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	n.mustBeClean()
+	p.mustGiveAll()
 }
