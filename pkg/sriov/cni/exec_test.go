@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 )
 
 func TestPluginRunsInTheHostsNetworkWithACleanEnvironment(t *testing.T) {
@@ -76,10 +75,7 @@ func TestOwnNamespacesStay(t *testing.T) {
 
 func TestContextEndsPluginAndItsChildren(t *testing.T) {
 	n := newNode(t, fakePlugins(t, "fake"))
-	pipe := filepath.Join(t.TempDir(), "pipe")
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	pipe := newPipe(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	failed := make(chan error)
 	go func() {

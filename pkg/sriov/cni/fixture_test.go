@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv("ACT_AS_CHILD") != "":
 		select {}
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // fakeConfig is the configuration of a plugin of the tests.
@@ -141,6 +141,16 @@ func hang(pipe string) error {
 	return child.Wait()
 }
 
+// newPipe returns the path of a pipe for [fakeConfig.Hanging].
+func newPipe(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // calls returns what the plugins with a log were called with.
 func calls(t *testing.T, log string) []fakeCall {
 	t.Helper()
@@ -203,10 +213,11 @@ func realPlugins(t *testing.T) string {
 		}
 		cache = filepath.Join(user, "eks-hybrid-dra")
 	}
-	found, err := filepath.Glob(filepath.Join(cache, "parts", "cni-*", "static"))
+	found, err := filepath.Glob(filepath.Join(cache, "parts", "cni-*", "tuning"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Which of several it is does not matter to these tests.
 	if len(found) == 0 {
 		t.Skip("the CNI plugins of the test cluster are not built: run `make cluster` first")
 	}

@@ -147,17 +147,23 @@ func TestRefuseCalls(t *testing.T) {
 
 func TestRealPluginsAttachAndDetach(t *testing.T) {
 	n := newNode(t, realPlugins(t))
-	config := list(t, "net", ptp("10.9.0.0/24", t.TempDir()))
+	config := list(t, "net",
+		ptp("10.9.0.0/24", t.TempDir()),
+		map[string]any{"type": "tuning", "capabilities": map[string]bool{"mac": true}, "mtu": 1400, "dataDir": t.TempDir()})
 	call := newCall(newNetns(t))
+	call.MAC = "02:00:00:00:00:01"
 	got, err := n.Networks.Add(t.Context(), config, call)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}; got.Interface != "net1" || !cmp.Equal(want, got.Addresses, compareNetip) {
-		t.Errorf("want interface net1 with %v, got %+v", want, got)
+	if want := []netip.Prefix{netip.MustParsePrefix("10.9.0.2/24")}; got.Interface != "net1" || got.MAC != call.MAC || !cmp.Equal(want, got.Addresses, compareNetip) {
+		t.Errorf("want interface net1 with %s and %v, got %+v", call.MAC, want, got)
 	}
-	if seen := inNetns(t, call.NetnsPath, "ip", "-o", "address", "show", "dev", "net1"); !strings.Contains(seen, "10.9.0.2/24") {
-		t.Errorf("the pod's interface is not as answered: %s", seen)
+	seen := inNetns(t, call.NetnsPath, "ip", "address", "show", "dev", "net1")
+	for _, want := range []string{"10.9.0.2/24", call.MAC, "mtu 1400"} {
+		if !strings.Contains(seen, want) {
+			t.Errorf("the pod's interface does not have %s: %s", want, seen)
+		}
 	}
 	if err := n.Networks.Del(t.Context(), config, call); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,34 +35,11 @@ type podAnswer struct {
 	Add, Del string
 }
 
-// actAsPod makes the process, which has namespaces of its own, into one of a
-// privileged pod: the host's / is mounted at a folder, the host's /proc below
-// it, and /proc shows the pod's processes only.
 func actAsPod() int {
 	var task podTask
 	err := json.NewDecoder(os.Stdin).Decode(&task)
-	proc := filepath.Join(task.Root, "proc")
-	ns := filepath.Join(proc, "1/ns")
-	for _, step := range []func() error{
-		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
-		// The folder of the mount itself stands for the host's /.
-		func() error { return unix.Mount("tmpfs", task.Root, "tmpfs", 0, "") },
-		func() error { return os.MkdirAll(ns, 0o700) },
-		func() error { return os.Mkdir(filepath.Join(task.Root, "hostproc"), 0o700) },
-		func() error {
-			return unix.Mount("/proc", filepath.Join(task.Root, "hostproc"), "", unix.MS_BIND|unix.MS_REC, "")
-		},
-		func() error { return unix.Mount("proc", "/proc", "proc", 0, "") },
-		func() error { return unix.Mount("tmpfs", task.BinDir, "tmpfs", 0, "") },
-	} {
-		if err == nil {
-			err = step()
-		}
-	}
-	for _, kind := range []string{"mnt", "pid"} {
-		if err == nil {
-			err = os.Symlink(fmt.Sprintf("%s/hostproc/%d/ns/%s", task.Root, task.HostPID, kind), filepath.Join(ns, kind))
-		}
+	if err == nil && task.Root != "/" {
+		err = task.mountHost()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -79,24 +57,62 @@ func actAsPod() int {
 	return 0
 }
 
-// inPod adds and deletes an attachment from within a pod.
-func inPod(t *testing.T, n *node, config []byte, call Call) podAnswer {
+// mountHost makes the process, which has namespaces of its own, into one of a
+// privileged pod: the host's / is mounted at a folder, the host's /proc below
+// it, and /proc shows the pod's processes only.
+func (task *podTask) mountHost() error {
+	proc := filepath.Join(task.Root, "proc")
+	ns := filepath.Join(proc, "1/ns")
+	for _, step := range []func() error{
+		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
+		// The folder of the mount itself stands for the host's /.
+		func() error { return unix.Mount("tmpfs", task.Root, "tmpfs", 0, "") },
+		func() error { return os.MkdirAll(ns, 0o700) },
+		func() error { return os.Mkdir(filepath.Join(task.Root, "hostproc"), 0o700) },
+		func() error {
+			return unix.Mount("/proc", filepath.Join(task.Root, "hostproc"), "", unix.MS_BIND|unix.MS_REC, "")
+		},
+		func() error { return unix.Mount("proc", "/proc", "proc", 0, "") },
+		func() error { return unix.Mount("tmpfs", task.BinDir, "tmpfs", 0, "") },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	for _, kind := range []string{"mnt", "pid"} {
+		if err := os.Symlink(fmt.Sprintf("%s/hostproc/%d/ns/%s", task.Root, task.HostPID, kind), filepath.Join(ns, kind)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newPod returns a process that adds and deletes an attachment.
+func newPod(t *testing.T, root string, n *node, config []byte, call Call) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	task, err := json.Marshal(podTask{
-		Root: t.TempDir(), Netns: n.Host.Netns, BinDir: n.BinDirs[0], CacheDir: n.CacheDir,
+		Root: root, Netns: n.Host.Netns, BinDir: n.BinDirs[0], CacheDir: n.CacheDir,
 		Config: config, Call: call, HostPID: os.Getpid(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var stdout, stderr bytes.Buffer
 	pod := exec.CommandContext(t.Context(), self)
 	pod.Env = []string{"ACT_AS_POD=true"}
-	pod.Stdin, pod.Stdout, pod.Stderr = bytes.NewReader(task), &stdout, &stderr
+	pod.Stdin = bytes.NewReader(task)
+	return pod
+}
+
+// inPod adds and deletes an attachment from within a pod.
+func inPod(t *testing.T, n *node, config []byte, call Call) podAnswer {
+	t.Helper()
+	pod := newPod(t, t.TempDir(), n, config, call)
+	var stdout, stderr bytes.Buffer
+	pod.Stdout, pod.Stderr = &stdout, &stderr
 	pod.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET}
 	if err := pod.Run(); err != nil {
 		t.Fatalf("the process in the pod: %v: %s", err, &stderr)
@@ -140,5 +156,35 @@ func TestRealPluginFromWithinAPod(t *testing.T) {
 	}
 	if answer.Result.Interface != "net1" || len(answer.Result.Addresses) != 1 {
 		t.Errorf("want interface net1 with an address, got %+v", answer.Result)
+	}
+}
+
+func TestPluginEndsWithThisProcess(t *testing.T) {
+	n := newNode(t, fakePlugins(t, "fake"))
+	pipe := newPipe(t)
+	process := newPod(t, "/", n, list(t, "net", fakeConfig{Type: "fake", HangOn: "ADD", Hanging: pipe}), newCall(newNetns(t)))
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pids, err := os.ReadFile(pipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin, child, _ := strings.Cut(string(pids), " ")
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Wait(); err == nil {
+		t.Error("the process was not killed")
+	}
+	await(t, "the end of the plugin, process "+plugin, func() bool { return gone(t, plugin) })
+	// In a pod the process namespace ends, and the plugin's children with it.
+	// Here they are the test's to end.
+	pid, err := strconv.Atoi(child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Error(err)
 	}
 }

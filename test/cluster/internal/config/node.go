@@ -90,7 +90,7 @@ func linkPlugins(c *Config, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the folder of the CNI plugins: %w", err)
 	}
-	for _, plugin := range []string{"bridge", "ptp", "host-device", "loopback", "host-local", "static", "portmap"} {
+	for _, plugin := range []string{"bridge", "ptp", "host-device", "loopback", "host-local", "static", "portmap", "tuning"} {
 		if err := os.Symlink(c.Programs[plugin], filepath.Join(dir, plugin)); err != nil && !os.IsExist(err) {
 			return fmt.Errorf("link the CNI plugin %s: %w", plugin, err)
 		}

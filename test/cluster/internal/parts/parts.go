@@ -55,7 +55,7 @@ func All(kubernetesVersion string) ([]Part, error) {
 		},
 		{
 			Name: "cni", Version: "v1.9.1", Dir: "parts/cni", Packages: []string{"tool"},
-			Programs: []string{"bridge", "ptp", "host-device", "loopback", "host-local", "static", "portmap"},
+			Programs: []string{"bridge", "ptp", "host-device", "loopback", "host-local", "static", "portmap", "tuning"},
 			LDFlags:  stripped,
 		},
 		{
