@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -22,7 +21,7 @@ import (
 var changes = map[string][]string{
 	"store":  {"Take", "Update", "Free", "Save", "Delete", "SetAside"},
 	"cdi":    {"Write", "Remove"},
-	"family": {"Prepare", "Release"},
+	"family": {"Prepare", "Release", "Attach", "Detach"},
 }
 
 // parsePackage returns the functions of a package's files, tests left out.
@@ -162,7 +161,7 @@ func TestEveryStepIsAPlace(t *testing.T) {
 	t.Parallel()
 	constants := stepConstants(t)
 	if diff := cmp.Diff(slices.Sorted(maps.Values(constants)), sortedSteps()); diff != "" {
-		t.Errorf("faultpoint.Steps leaves steps out, or has others (-constants +Steps):\n%s", diff)
+		t.Errorf("a list of steps leaves some out, or has others (-constants +Steps):\n%s", diff)
 	}
 	files := token.NewFileSet()
 	used := map[string]bool{}
@@ -183,32 +182,30 @@ func TestEveryStepIsAPlace(t *testing.T) {
 // stepConstants returns the steps by the names of their constants.
 func stepConstants(t *testing.T) map[string]string {
 	t.Helper()
-	path := filepath.Join(bed.root, "internal", "faultpoint", "steps.go")
-	source, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := parser.ParseFile(token.NewFileSet(), path, source, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
-	}
 	constants := map[string]string{}
-	ast.Inspect(parsed, func(node ast.Node) bool {
-		spec, ok := node.(*ast.ValueSpec)
-		if !ok || len(spec.Values) != 1 {
+	for _, name := range []string{"steps.go", "attach_steps.go"} {
+		path := filepath.Join(bed.root, "internal", "faultpoint", name)
+		parsed, err := parser.ParseFile(token.NewFileSet(), path, mustRead(t, path), parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(node ast.Node) bool {
+			spec, ok := node.(*ast.ValueSpec)
+			if !ok || len(spec.Values) != 1 {
+				return true
+			}
+			if value, ok := spec.Values[0].(*ast.BasicLit); ok {
+				constants[spec.Names[0].Name] = strings.Trim(value.Value, `"`)
+			}
 			return true
-		}
-		if value, ok := spec.Values[0].(*ast.BasicLit); ok {
-			constants[spec.Names[0].Name] = strings.Trim(value.Value, `"`)
-		}
-		return true
-	})
+		})
+	}
 	return constants
 }
 
 func sortedSteps() []string {
 	var all []string
-	for _, step := range faultpoint.Steps() {
+	for _, step := range slices.Concat(faultpoint.Steps(), faultpoint.AttachSteps()) {
 		all = append(all, string(step))
 	}
 	slices.Sort(all)
