@@ -111,6 +111,17 @@ func (n *namespace) RDMALinks() ([]kernel.RDMALink, error) {
 // namespace has for itself.
 func (n *namespace) RDMAExclusive() (bool, error) { return false, nil }
 
+// EswitchModes is "legacy" for all ports that have VFs: nothing switches them.
+func (n *namespace) EswitchModes() (map[string]string, error) {
+	modes := map[string]string{}
+	for _, port := range n.kernel.nics {
+		if len(port.VFs) > 0 {
+			modes[port.Address] = "legacy"
+		}
+	}
+	return modes, nil
+}
+
 // MoveRDMA refuses, as the kernel does where RDMA devices are shared.
 func (n *namespace) MoveRDMA(name string, _ kernel.Namespace) error {
 	return fmt.Errorf("move RDMA device %s: %w", name, unix.EOPNOTSUPP)
