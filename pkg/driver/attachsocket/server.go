@@ -203,18 +203,18 @@ func descriptor(rights []byte) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode a request's descriptor: %w", err)
 	}
-	for _, m := range messages {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			return nil, fmt.Errorf("decode a request's descriptor: %w", err)
-		}
-		if len(fds) != 1 {
-			for _, fd := range fds {
-				err = errors.Join(err, unix.Close(fd))
-			}
-			return nil, errors.Join(fmt.Errorf("a request with %d descriptors: want one, the network namespace", len(fds)), err)
-		}
-		return os.NewFile(uintptr(fds[0]), "the request's descriptor"), nil
+	if len(messages) != 1 {
+		return nil, errors.New("a request without a descriptor: want the network namespace")
 	}
-	return nil, errors.New("a request without a descriptor: want the network namespace")
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil, fmt.Errorf("decode a request's descriptor: %w", err)
+	}
+	if len(fds) != 1 {
+		for _, fd := range fds {
+			err = errors.Join(err, unix.Close(fd))
+		}
+		return nil, errors.Join(fmt.Errorf("a request with %d descriptors: want one, the network namespace", len(fds)), err)
+	}
+	return os.NewFile(uintptr(fds[0]), "the request's descriptor"), nil
 }
