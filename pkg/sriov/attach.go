@@ -87,7 +87,7 @@ func (f *Family) attach(ctx context.Context, a topology.Address, j *vfstate.Jour
 	if attachment, ok, err := f.attached(a, j, config, pod, sandbox); ok || err != nil {
 		return attachment, err
 	}
-	if err := f.leave(ctx, a, j, sandbox.Pod); err != nil {
+	if err := f.leave(ctx, a, j, sandbox.Pod, pod); err != nil {
 		return device.Attachment{}, err
 	}
 	fn, err := f.function(a)
@@ -110,7 +110,7 @@ func (f *Family) attach(ctx context.Context, a topology.Address, j *vfstate.Jour
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWait)
 		defer cancel()
-		if undoErr := f.takeBack(undo, a, j); undoErr != nil {
+		if undoErr := f.takeBack(undo, a, j, pod); undoErr != nil {
 			err = errors.Join(err, fmt.Errorf("take VF %s back: %w", a, undoErr))
 		}
 		return device.Attachment{}, err
@@ -161,7 +161,7 @@ func (f *Family) attached(a topology.Address, j *vfstate.Journal, config *v1alph
 
 // leave takes the VF out of the sandbox that has it, if that is one of the same
 // pod, or one that has ended. A VF is never taken from another pod that lives.
-func (f *Family) leave(ctx context.Context, a topology.Address, j *vfstate.Journal, pod device.Pod) error {
+func (f *Family) leave(ctx context.Context, a topology.Address, j *vfstate.Journal, pod device.Pod, netns kernel.Namespace) error {
 	place := j.Place
 	if place == nil {
 		return nil
@@ -175,7 +175,7 @@ func (f *Family) leave(ctx context.Context, a topology.Address, j *vfstate.Journ
 			return fmt.Errorf("VF %s is in the network namespace of pod %s (UID %s), which has the same claim %s and still has its namespace, and an interface can be in one pod only: give each pod a claim of its own with a ResourceClaimTemplate, or share the VF in mode %s", a, place.Sandbox.Pod, place.Sandbox.Pod.UID, j.Claim, v1alpha1.VfModeRDMA)
 		}
 	}
-	if err := f.takeBack(ctx, a, j); err != nil {
+	if err := f.takeBack(ctx, a, j, netns); err != nil {
 		return fmt.Errorf("take VF %s back from pod %s: %w", a, place.Sandbox.Pod, err)
 	}
 	return nil

@@ -21,7 +21,10 @@ import (
 
 // takeBack undoes an attachment, complete or not, and leaves the VF prepared. A
 // CNI plugin that fails does not keep the VF from coming back.
-func (f *Family) takeBack(ctx context.Context, a topology.Address, j *vfstate.Journal) error {
+//
+// Pod is the pod's network namespace if the caller has it open, or nil. As long
+// as it is open the kernel gives nothing back, even if its path is gone.
+func (f *Family) takeBack(ctx context.Context, a topology.Address, j *vfstate.Journal, pod kernel.Namespace) error {
 	if j.Place == nil {
 		return nil
 	}
@@ -34,7 +37,7 @@ func (f *Family) takeBack(ctx context.Context, a topology.Address, j *vfstate.Jo
 		return errors.Join(cniErr, err)
 	}
 	if err == nil {
-		if err := f.carryBack(ctx, fn, j); err != nil {
+		if err := f.carryBack(ctx, fn, j, pod); err != nil {
 			return errors.Join(cniErr, err)
 		}
 	}
@@ -45,8 +48,8 @@ func (f *Family) takeBack(ctx context.Context, a topology.Address, j *vfstate.Jo
 }
 
 // carryBack moves the VF out of the journal's place to the host.
-func (f *Family) carryBack(ctx context.Context, fn function, j *vfstate.Journal) error {
-	if err := f.fetch(fn, j.Place); err != nil {
+func (f *Family) carryBack(ctx context.Context, fn function, j *vfstate.Journal, pod kernel.Namespace) error {
+	if err := f.fetch(fn, j.Place, pod); err != nil {
 		return fmt.Errorf("take VF %s out of the network namespace of pod %s: %w", fn.address, j.Place.Sandbox.Pod, err)
 	}
 	if j.Place.RDMA != "" {
@@ -100,12 +103,19 @@ func (f *Family) awaitRDMA(ctx context.Context, fn function, place *vfstate.Plac
 
 // fetch moves what is in the network namespace of a place to the host. A
 // namespace that is gone is fine: the kernel gives back what it had.
-func (f *Family) fetch(fn function, place *vfstate.Place) (err error) {
+func (f *Family) fetch(fn function, place *vfstate.Place, pod kernel.Namespace) (err error) {
+	if pod != nil && pod.ID() == place.Sandbox.Namespace {
+		return f.fetchFrom(pod, fn, place)
+	}
 	ns, err := f.openPlace(place)
 	if err != nil || ns == nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
+	return f.fetchFrom(ns, fn, place)
+}
+
+func (f *Family) fetchFrom(ns kernel.Namespace, fn function, place *vfstate.Place) error {
 	host := f.kernel.Host()
 	if place.RDMA != "" {
 		if err := moveRDMA(place.RDMA, ns, host); err != nil {

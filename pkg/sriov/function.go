@@ -101,7 +101,7 @@ func linkOf(ns kernel.Namespace, a topology.Address) (*kernel.Link, error) {
 func pick(links []kernel.Link, a topology.Address) *kernel.Link {
 	var found *kernel.Link
 	for n, link := range links {
-		if link.Device == a.String() && link.Port == "" && (found == nil || link.Index < found.Index) {
+		if link.Device == a.String() && !link.IsRepresentor() && (found == nil || link.Index < found.Index) {
 			found = &links[n]
 		}
 	}

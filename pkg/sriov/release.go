@@ -35,7 +35,7 @@ func (f *Family) Detach(ctx context.Context, grant device.Grant, sandbox device.
 		return err
 	}
 	place := j.Place
-	if err := f.takeBack(ctx, address, j); err != nil {
+	if err := f.takeBack(ctx, address, j, nil); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).Info("VF detached", "claim", grant.Claim, "pod", place.Sandbox.Pod, "device", address, "interface", place.Interface, "duration", time.Since(start))
@@ -89,7 +89,7 @@ func (f *Family) end(ctx context.Context, a topology.Address, j *vfstate.Journal
 	if err != nil {
 		return err
 	}
-	if err := f.takeBack(ctx, a, j); err != nil {
+	if err := f.takeBack(ctx, a, j, nil); err != nil {
 		return err
 	}
 	if err := f.restore(ctx, fn, j); err != nil {
