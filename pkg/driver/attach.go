@@ -139,12 +139,16 @@ func (d *Driver) attachAll(ctx context.Context, has *belongings, sandbox device.
 		}
 		attached = append(attached, claimstore.AttachedDevice{Family: entry.Family, Device: entry.Device, Attachment: attachment})
 	}
+	former := has.record.Attached
 	if !has.record.Attach(sandbox, attached) {
 		return nil
 	}
 	if err := d.store.Save(has.record); err != nil {
-		return err
+		// It may have reached the disk all the same.
+		has.record.Attached = former
+		return errors.Join(err, d.store.Save(has.record))
 	}
+	undo.changed = nil // it is done
 	return faultpoint.At(faultpoint.AttachSaved)
 }
 
