@@ -137,6 +137,8 @@ func (f *Family) capture(ctx context.Context, fn function, config *v1alpha1.VfCo
 	}
 	if pf != nil {
 		was.Settings = fromKernel(pf.VFs[fn.index])
+	} else if known(wanted(config, was.Settings)) {
+		return nil, noPF(fn)
 	}
 	return was, nil
 }

@@ -116,11 +116,11 @@ func (f *Family) restore(ctx context.Context, fn function, j *vfstate.Journal) e
 	}
 	pf := pickPF(links, fn)
 	if pf != nil {
-		if err := restoreSettings(host, pf, fn, j); err != nil {
+		if err := restoreSettings(ctx, host, pf, fn, j); err != nil {
 			return err
 		}
 	} else if known(j.Applied) {
-		return fmt.Errorf("PF %s of VF %s shows no network interface, through which the VF's settings are taken back: see that the PF's driver is loaded", fn.pf, fn.address)
+		return noPF(fn)
 	}
 	if err := f.at(faultpoint.VFSettingsRestored); err != nil {
 		return err

@@ -2,11 +2,13 @@ package sriov
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"reflect"
 
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
@@ -100,7 +102,7 @@ func apply(host kernel.Namespace, pf *kernel.Link, fn function, want vfstate.Set
 		return nil
 	}
 	if pf == nil {
-		return fmt.Errorf("PF %s of VF %s shows no network interface, through which a VF's settings are changed: see that the PF's driver is loaded", fn.pf, fn.address)
+		return noPF(fn)
 	}
 	now := fromKernel(pf.VFs[fn.index])
 	for _, s := range settingsList() {
@@ -115,40 +117,50 @@ func apply(host kernel.Namespace, pf *kernel.Link, fn function, want vfstate.Set
 	return nil
 }
 
-// former works out what settings must become when a claim ends: as they were,
-// and where that is not known, what they are if nobody sets them. What was never
-// touched is left out.
-func former(j *vfstate.Journal, now vfstate.Settings) vfstate.Settings {
-	var was, want vfstate.Settings
+func noPF(fn function) error {
+	return fmt.Errorf("PF %s of VF %s shows no network interface, through which a VF's settings are changed: see that the PF's driver is loaded", fn.pf, fn.address)
+}
+
+// restoreSettings makes the settings of a VF what they were, and where that is
+// not known, what they are if nobody sets them. What was never touched is left
+// alone.
+func restoreSettings(ctx context.Context, host kernel.Namespace, pf *kernel.Link, fn function, j *vfstate.Journal) error {
+	var was, back, guess vfstate.Settings
 	if j.Former != nil {
 		was = j.Former.Settings
 	}
-	for _, s := range settingsList() {
-		back := s.of(was)
-		switch {
-		case known(back):
-		case j.Former == nil && !known(s.of(now)), j.Former != nil && !known(s.of(j.Applied)):
-			continue // neither we nor the kernel know of it
-		default:
-			back = s.zero
-		}
-		s.take(back, &want)
-	}
-	return want
-}
-
-// restoreSettings makes the settings of a VF what they were.
-func restoreSettings(host kernel.Namespace, pf *kernel.Link, fn function, j *vfstate.Journal) error {
 	now := fromKernel(pf.VFs[fn.index])
-	want := former(j, now)
-	mac := want.HardwareAddress
-	want.HardwareAddress = ""
-	if err := apply(host, pf, fn, want); err != nil {
+	for _, s := range settingsList() {
+		switch {
+		case known(s.of(was)):
+			s.take(was, &back)
+		case known(s.of(now)) && j.Former == nil:
+			s.take(s.zero, &back)
+		case known(s.of(j.Applied)):
+			s.take(s.zero, &guess)
+		}
+	}
+	if err := restoreAddress(host, pf, fn, j, back.HardwareAddress); err != nil {
 		return err
 	}
-	err := apply(host, pf, fn, vfstate.Settings{HardwareAddress: mac})
-	if err != nil && mac == noAddress && j.Former.HardwareAddress != "" {
-		// Not every driver lets a PF take back that it has given an address.
+	back.HardwareAddress = ""
+	if err := apply(host, pf, fn, back); err != nil {
+		return err
+	}
+	for _, s := range settingsList() {
+		// What the kernel neither tells nor sets it has not set before.
+		if err := apply(host, pf, fn, s.of(guess)); err != nil {
+			klog.FromContext(ctx).Info("A setting of a VF is not taken back: the kernel does not tell what it is, and refuses to change it", "device", fn.address, "setting", s.field, "reason", err)
+		}
+	}
+	return nil
+}
+
+// restoreAddress gives a VF the address from its PF that it had. Not every
+// driver lets a PF take back that it has given one at all.
+func restoreAddress(host kernel.Namespace, pf *kernel.Link, fn function, j *vfstate.Journal, address string) error {
+	err := apply(host, pf, fn, vfstate.Settings{HardwareAddress: address})
+	if err != nil && address == noAddress && j.Former.HardwareAddress != "" {
 		return apply(host, pf, fn, vfstate.Settings{HardwareAddress: j.Former.HardwareAddress})
 	}
 	return err

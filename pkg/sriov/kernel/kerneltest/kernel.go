@@ -122,6 +122,13 @@ func (k *Kernel) Open() int {
 	return k.open
 }
 
+// Forget closes all open namespaces, as the end of a process does.
+func (k *Kernel) Forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.open = 0
+}
+
 // HostNamespace returns the host's namespace, to set it up and look at it.
 func (k *Kernel) HostNamespace() *Namespace { return k.host }
 
