@@ -98,7 +98,7 @@ func TestSaveAndLoad(t *testing.T) {
 
 func TestKubeletConfig(t *testing.T) {
 	s := State{Dir: "/s"}
-	content, err := kubeletConfig(example(), s)
+	content, err := kubeletConfig(example(), s, "/"+s.CgroupName())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestCommands(t *testing.T) {
 }
 
 func TestNetworkConfig(t *testing.T) {
-	content, err := networkConfig(example())
+	content, err := networkConfig(example().Addresses().Pods, example().Addresses().PodGateway, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestIdentitiesKnowTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	var kubelet bool
-	for _, id := range identities(example()) {
+	for _, id := range nodeIdentities("dgx-0", example().Addresses().Node) {
 		kubelet = kubelet || id.Name == "system:node:dgx-0" && slices.Contains(id.Groups, "system:nodes")
 	}
 	if !kubelet {

@@ -18,7 +18,7 @@ func WriteIdentities(c *Config, s State) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range identities(c) {
+	for _, id := range append(identities(c), nodeIdentities(c.NodeName, a.Node)...) {
 		if err := authority.Issue(id); err != nil {
 			return err
 		}
@@ -53,8 +53,5 @@ func identities(c *Config) []pki.Identity {
 		{File: frontProxy, Name: frontProxy},
 		{File: ControllerManager, Name: "system:kube-controller-manager"},
 		{File: Scheduler, Name: "system:kube-scheduler"},
-		{File: Kubelet, Name: "system:node:" + c.NodeName, Groups: []string{"system:nodes"}},
-		{File: "kubelet-server", Name: "system:node:" + c.NodeName, Groups: []string{"system:nodes"},
-			DNSNames: []string{c.NodeName}, IPs: []net.IP{a.Node.AsSlice()}},
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,14 +41,23 @@ func NodeFolders(s State) map[string]string {
 }
 
 func nodeCommands(c *Config, s State) []supervisor.Command {
-	kubelet := command(c, Kubelet,
-		"--config="+s.Path("etc", "kubelet.yaml"),
-		"--kubeconfig="+s.Path("etc", Kubelet+".kubeconfig"),
-		"--hostname-override="+c.NodeName, "--node-ip="+c.Addresses().Node.String(), "--v=2")
-	if c.NodeLabels != "" {
-		kubelet.Args = append(kubelet.Args, "--node-labels="+c.NodeLabels)
+	return []supervisor.Command{
+		command(c, Containerd, "--config="+containerdConfig),
+		command(c, Kubelet, kubeletArgs(c, s, c.Addresses().Node)...),
 	}
-	return []supervisor.Command{command(c, Containerd, "--config="+containerdConfig), kubelet}
+}
+
+// kubeletArgs are the kubelet's arguments on the config's node.
+func kubeletArgs(c *Config, s State, address netip.Addr) []string {
+	args := []string{
+		"--config=" + s.Path("etc", "kubelet.yaml"),
+		"--kubeconfig=" + s.Path("etc", Kubelet+".kubeconfig"),
+		"--hostname-override=" + c.NodeName, "--node-ip=" + address.String(), "--v=2",
+	}
+	if c.NodeLabels != "" {
+		args = append(args, "--node-labels="+c.NodeLabels)
+	}
+	return args
 }
 
 // WriteNode writes what the node's programs read at start, except the
@@ -60,11 +70,12 @@ func WriteNode(c *Config, s State) error {
 			return fmt.Errorf("make a folder of the node: %w", err)
 		}
 	}
-	kubelet, err := kubeletConfig(c, s)
+	kubelet, err := kubeletConfig(c, s, "/"+s.CgroupName())
 	if err != nil {
 		return err
 	}
-	network, err := networkConfig(c)
+	a := c.Addresses()
+	network, err := networkConfig(a.Pods, a.PodGateway, false)
 	if err != nil {
 		return err
 	}
@@ -98,7 +109,9 @@ func linkPlugins(c *Config, dir string) error {
 	return nil
 }
 
-func kubeletConfig(c *Config, s State) ([]byte, error) {
+// kubeletConfig is the kubelet's configuration; it finds further files in the
+// state folder. Pods are below cgroup.
+func kubeletConfig(c *Config, s State, cgroup string) ([]byte, error) {
 	type object = map[string]any
 	gates, err := c.gates()
 	if err != nil {
@@ -117,7 +130,7 @@ func kubeletConfig(c *Config, s State) ([]byte, error) {
 		"tlsPrivateKeyFile":        s.Path("pki", "kubelet-server.key"),
 		"containerRuntimeEndpoint": "unix://" + containerdSocket,
 		"cgroupDriver":             "cgroupfs",
-		"cgroupRoot":               "/" + s.CgroupName(),
+		"cgroupRoot":               cgroup,
 		"failCgroupV1":             false,
 		"failSwapOn":               false,
 		"featureGates":             gates,
@@ -143,23 +156,23 @@ func kubeletConfig(c *Config, s State) ([]byte, error) {
 }
 
 // networkConfig is the pods' network: a bridge on the node, whose pods the
-// control plane reaches by a route.
-func networkConfig(c *Config) ([]byte, error) {
+// control plane reaches by a route. Where it has none, pods hide behind their
+// node's address.
+func networkConfig(pods netip.Prefix, gateway netip.Addr, hide bool) ([]byte, error) {
 	type object = map[string]any
-	a := c.Addresses()
-	content, err := json.MarshalIndent(object{
-		"cniVersion": "1.0.0",
-		"name":       "cluster",
-		"plugins": []object{{
-			"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true, "ipMasq": false,
-			"ipam": object{
-				"type": "host-local",
-				// On tmpfs: a reboot frees every address.
-				"dataDir": "/run/cni-networks",
-				"ranges":  [][]object{{{"subnet": a.Pods.String(), "gateway": a.PodGateway.String()}}},
-			},
-		}},
-	}, "", "  ")
+	bridge := object{
+		"type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true, "ipMasq": hide,
+		"ipam": object{
+			"type": "host-local",
+			// On tmpfs: a reboot frees every address.
+			"dataDir": "/run/cni-networks",
+			"ranges":  [][]object{{{"subnet": pods.String(), "gateway": gateway.String()}}},
+		},
+	}
+	if hide {
+		bridge["ipMasqBackend"] = "nftables"
+	}
+	content, err := json.MarshalIndent(object{"cniVersion": "1.0.0", "name": "cluster", "plugins": []object{bridge}}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode the CNI configuration: %w", err)
 	}

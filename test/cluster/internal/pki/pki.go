@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -58,6 +59,24 @@ func NewAuthority(dir, name string) (*Authority, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// OpenAuthority goes on with the authority in dir, and writes what it issues,
+// beside its own certificate, to out.
+func OpenAuthority(dir, out string) (*Authority, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"))
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate authority: %w", err)
+	}
+	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("the key of the certificate authority in %s is not one of ours", dir)
+	}
+	if err := os.MkdirAll(out, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of the certificates: %w", err)
+	}
+	a := &Authority{dir: out, cert: pair.Leaf, key: key}
+	return a, a.write("ca.crt", "CERTIFICATE", pair.Leaf.Raw, 0o644)
 }
 
 // Issue writes a certificate and its key for an identity. Every certificate
