@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/machine"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/node"
 )
 
 func main() {
@@ -52,18 +53,37 @@ func build() *cobra.Command {
 }
 
 func up(name *string) *cobra.Command {
-	var o machine.Options
+	var o node.Options
+	var images []string
 	cmd := &cobra.Command{
 		Use:   "up",
-		Short: "Start a guest and wait until it takes orders",
+		Short: "Start a guest, as a node of a test cluster if one is named, and wait until it takes orders",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Name, o.Out = *name, os.Stdout
-			_, err := machine.Up(cmd.Context(), o)
-			return err
+			o.Machine.Name, o.Machine.Out = *name, os.Stdout
+			if o.Cluster == "" {
+				_, err := machine.Up(cmd.Context(), o.Machine)
+				return err
+			}
+			n, err := node.Join(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			for _, image := range images {
+				if err := n.LoadImage(cmd.Context(), image); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
-	lifetimeFlag(cmd, &o.Lifetime)
+	lifetimeFlag(cmd, &o.Machine.Lifetime)
+	flags := cmd.Flags()
+	flags.StringVar(&o.Cluster, "join", "", "name of a running test cluster that the guest joins as a node")
+	flags.StringVar(&o.ClusterProgram, "cluster-program", "bin/cluster", "path of the test cluster's program")
+	flags.StringVar(&o.Name, "node-name", node.DefaultName, "name of the node")
+	flags.StringArrayVar(&images, "image", nil, "image archive to load into the node")
+	flags.IntVar(&o.Machine.MemoryMiB, "memory", 0, "memory in MiB (default: 1024, and 2560 for a node)")
 	return cmd
 }
 

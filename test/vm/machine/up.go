@@ -45,10 +45,10 @@ type Options struct {
 	// Modules are further kernel modules to load.
 	Modules []string
 	// Network is the path of the network namespace that QEMU runs in. The guest
-	// reaches what can be reached from there, and HostAddress there is the
-	// guest's Address. Empty keeps the guest to itself.
+	// reaches what can be reached from there, and is itself reached there, at
+	// Address. Empty keeps the guest to itself.
 	Network string
-	// Ports of the guest can be connected to in Network at Address.
+	// Ports of the guest can be connected to in Network.
 	Ports []int
 }
 
@@ -145,6 +145,11 @@ func (m *Machine) start(ctx context.Context, o Options, p parts) error {
 	config := describe(o, p, m, initramfs)
 	if m.state.Accelerator, err = qemu.Accelerator(ctx, p.dir, p.tree, config); err != nil {
 		return err
+	}
+	if o.Network != "" {
+		if err := takeAddress(o.Network); err != nil {
+			return err
+		}
 	}
 	ended, err := m.launch(ctx, p.tree, config)
 	if err != nil {
