@@ -38,7 +38,11 @@ func parseLink(message []byte) (Link, error) {
 	link.Up, link.Carrier = flags&unix.IFF_UP != 0, flags&unix.IFF_LOWER_UP != 0
 
 	var bus, device string
-	var vfs []byte
+	var (
+		vfs []byte
+		// The index of the interface below means nothing in this namespace.
+		elsewhere bool
+	)
 	err := eachAttribute(message[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) error {
 		switch kind {
 		case unix.IFLA_IFNAME:
@@ -51,6 +55,8 @@ func parseLink(message []byte) (Link, error) {
 			link.Master = number(value)
 		case unix.IFLA_LINK:
 			link.Lower = number(value)
+		case unix.IFLA_LINK_NETNSID:
+			elsewhere = true
 		case unix.IFLA_PHYS_PORT_NAME:
 			link.Port = unix.ByteSliceToString(value)
 		case unix.IFLA_PARENT_DEV_NAME:
@@ -64,6 +70,9 @@ func parseLink(message []byte) (Link, error) {
 	})
 	if err != nil {
 		return Link{}, fmt.Errorf("interface %d: %w", link.Index, err)
+	}
+	if elsewhere {
+		link.Lower = 0
 	}
 	if bus == "pci" {
 		link.Device = pciAddress(device)

@@ -39,9 +39,12 @@ type PF struct {
 	TotalVFs, NumVFs int
 	// VFDeviceID is the PCI device id of the PF's VFs.
 	VFDeviceID uint32
+	// VFOffset and VFStride are how far, in functions, the PF's first VF is
+	// from the PF, and from one VF to the next. 0 means that it is not known.
+	VFOffset, VFStride int
 	// VFs are in the order of their numbers.
 	VFs []VF
-	// HostUse says what the host itself needs the PF for, such as "has the
+	// HostUse says what the host itself needs the PF for, such as "it has the
 	// default route", and is empty for a PF that is free for pods.
 	HostUse string
 }
@@ -54,6 +57,21 @@ func (p PF) Name() string {
 	return p.Netdev.Name
 }
 
+// VFAddress returns where the PF's VF with a number is, or is going to be. It
+// is not ok where the kernel does not tell.
+func (p PF) VFAddress(index int) (address topology.Address, ok bool) {
+	a := p.Address
+	if p.VFOffset <= 0 || index > 0 && p.VFStride <= 0 {
+		return topology.Address{}, false
+	}
+	place := int(a.Bus)<<8 + int(a.Device)<<3 + int(a.Function) + p.VFOffset + index*p.VFStride
+	if place > 0xffff {
+		return topology.Address{}, false
+	}
+	a.Bus, a.Device, a.Function = uint8(place>>8), uint8(place>>3&0x1f), uint8(place&7)
+	return a, true
+}
+
 // VF is a virtual function.
 type VF struct {
 	topology.Node
@@ -63,6 +81,8 @@ type VF struct {
 	// where there is none: a pod has it, or the VF's driver shows none.
 	Netdev *kernel.Link
 	RDMA   *RDMA
+	// HostUse is as that of a PF.
+	HostUse string
 	// IOMMUGroup is the number of the VF's group, and empty without an IOMMU.
 	IOMMUGroup string
 	// Settings are what its PF says of the VF; see [kernel.VFSettings].
@@ -77,6 +97,8 @@ type RDMA struct {
 	// "InfiniBand" or "Ethernet". Both are empty where the device is in
 	// another network namespace.
 	State, LinkLayer string
+	// RateMbps is the port's rate in Mbit/s, 0 where it is not known.
+	RateMbps int
 	// NodeGUID is zero or nil for an InfiniBand VF that was given none.
 	NodeGUID net.HardwareAddr
 	// CharDevices are its device nodes below /dev, such as
