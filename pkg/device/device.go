@@ -16,6 +16,8 @@ const (
 	KindGPU Kind = "gpu"
 	// KindVF is an SR-IOV virtual function of a NIC.
 	KindVF Kind = "vf"
+	// KindGPUVF is a whole GPU together with a VF of the NIC beside it.
+	KindGPUVF Kind = "gpu-vf"
 )
 
 // Names of the attributes and capacities that more than one family publishes.
@@ -23,6 +25,9 @@ const (
 const (
 	// AttributeType is the device's [Kind].
 	AttributeType resourceapi.QualifiedName = "type"
+	// AttributeRDMADevice is the name of the device's RDMA device, such as
+	// "mlx5_0".
+	AttributeRDMADevice resourceapi.QualifiedName = "rdmaDevice"
 	// CapacityMemory is the memory of the device in bytes.
 	CapacityMemory resourceapi.QualifiedName = "memory"
 )
@@ -41,10 +46,27 @@ type Device struct {
 	// Attributes and Capacity are published as they are. At most 32 together.
 	Attributes map[resourceapi.QualifiedName]resourceapi.DeviceAttribute
 	Capacity   map[resourceapi.QualifiedName]resourceapi.DeviceCapacity
+	// Place is where the device sits, for devices that are better used together
+	// with one beside them. Nil for others.
+	Place *Place
+	// Consumes is what the device takes of the counter sets in its family's
+	// inventory, so that the scheduler does not give away what devices share.
+	Consumes []resourceapi.DeviceCounterConsumption
 	// Problems are what is wrong with the device at the moment. A device with
 	// problems is published, so that those who have it learn of them, but
 	// nobody new gets it. The order does not matter.
 	Problems []Problem
+}
+
+// Place is where a device sits in the machine.
+type Place struct {
+	// PCI is the address of the device's PCI function, such as "0000:1b:00.0".
+	PCI string
+	// Parent is the address of the function that has made this one: for a VF its
+	// PF. It is empty for functions of their own.
+	Parent string
+	// Index is the device's number on its parent.
+	Index int
 }
 
 // Problem is a reason why a device that is there should not be given to anyone
@@ -62,6 +84,10 @@ type Inventory struct {
 	// Devices are those that work, in the order in which they should be
 	// allocated: the scheduler takes the first that fits.
 	Devices []Device
+	// Counters are the sets that Devices consume. A set has as much of each
+	// counter as there is; devices that together would take more are never
+	// given away together.
+	Counters []resourceapi.CounterSet
 	// Faults are the things that are there but cannot be used. They never
 	// hide the devices that work.
 	Faults []Fault

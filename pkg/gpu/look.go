@@ -163,6 +163,7 @@ func (f *Family) add(logger klog.Logger, found *findings, g gpu, editor *editor,
 	}
 	maps.Copy(g.device.Attributes, f.sysfs.StandardAttributes(node))
 	found.inventory.Devices = append(found.inventory.Devices, g.device)
+	found.inventory.Counters = append(found.inventory.Counters, counterSet(g.device.Name))
 	found.usable[g.address] = usableGPU{name: g.device.Name, edits: edits, onBus: onBus}
 	return nil
 }

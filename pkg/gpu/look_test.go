@@ -38,10 +38,20 @@ func TestDevices(t *testing.T) {
 				t.Fatalf("devices (-want +got):\n%s", diff)
 			}
 			uuid, _ := m.gpu(4).GetUUID()
+			one := resourceapi.Counter{Value: resource.MustParse("1")}
+			counters := map[string]resourceapi.Counter{
+				"memory-slice-0": one, "memory-slice-1": one, "memory-slice-2": one, "memory-slice-3": one,
+				"memory-slice-4": one, "memory-slice-5": one, "memory-slice-6": one, "memory-slice-7": one, "media": one,
+			}
+			if diff := cmp.Diff(resourceapi.CounterSet{Name: "gpu-4", Counters: counters}, inventory.Counters[4]); diff != "" {
+				t.Errorf("counter set (-want +got):\n%s", diff)
+			}
 			gpu4 := device.Device{
 				Name:     "gpu-4",
 				Kind:     device.KindGPU,
 				Occupies: []string{"pci-0000:9d:00.0"},
+				Place:    &device.Place{PCI: "0000:9d:00.0"},
+				Consumes: []resourceapi.DeviceCounterConsumption{{CounterSet: "gpu-4", Counters: counters}},
 				Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
 					"type":                            {StringValue: ptr.To("gpu")},
 					"uuid":                            {StringValue: &uuid},

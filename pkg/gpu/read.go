@@ -130,6 +130,7 @@ func (g *gpu) describe(handle nvlib.Device, versions driverVersions) error {
 		Name:     fmt.Sprintf("gpu-%d", g.index),
 		Kind:     device.KindGPU,
 		Occupies: []string{occupied(g.address)},
+		Place:    &device.Place{PCI: g.address.String()},
 		Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
 			device.AttributeType:       text(string(device.KindGPU)),
 			attributeUUID:              text(g.uuid),
@@ -143,6 +144,7 @@ func (g *gpu) describe(handle nvlib.Device, versions driverVersions) error {
 			device.CapacityMemory: {Value: *resource.NewQuantity(int64(memory.Total), resource.BinarySI)},
 		},
 	}
+	g.device.Consumes = wholeGPU(g.device.Name)
 	if versions.driver != "" {
 		g.device.Attributes[attributeDriverVersion] = resourceapi.DeviceAttribute{VersionValue: &versions.driver}
 	}
