@@ -1,6 +1,7 @@
 package selection
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func machine(t *testing.T) nic.Machine {
 	if err := m.Write(m.Root+"/bus/pci/drivers/vfio-pci/bind", fixture.VF(infiniBandPF, 2)); err != nil {
 		t.Fatal(err)
 	}
-	m.Host.RouteList = []kernel.Route{{Link: m.Host.Link(hostPF).Index}}
+	m.Host.RouteList = []kernel.Route{{Link: m.Host.Link(hostPF).Index, Destination: netip.MustParsePrefix("0.0.0.0/0")}}
 	found, faults, err := nic.Scan(t.Context(), nic.Options{SysfsRoot: m.Root, Host: m.Host})
 	if err != nil || len(faults) > 0 {
 		t.Fatal(err, faults)
