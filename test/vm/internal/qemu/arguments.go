@@ -103,7 +103,7 @@ func card(index int) string {
 // services are the devices by which guest and host talk; they are on the bus
 // that belongs to no NUMA node.
 func (m Machine) services() []string {
-	network := "user,id=mgmt,restrict=" + map[bool]string{true: "on", false: "off"}[m.Isolated]
+	network := "user,id=mgmt,ipv6=off,restrict=" + map[bool]string{true: "on", false: "off"}[m.Isolated]
 	for _, forward := range m.Forwards {
 		network += fmt.Sprintf(",hostfwd=tcp:%s-%s:%d", forward.Listen, boot.GuestAddr, forward.Port)
 	}
