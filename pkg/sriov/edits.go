@@ -49,7 +49,7 @@ func (f *Family) edits(address topology.Address, config *v1alpha1.VfConfig, j *v
 		}
 		return out, f.addVFIO(&out, address)
 	}
-	rdma, err := f.addRDMA(&out, address, j)
+	rdma, err := f.addRDMA(&out, address, config, j)
 	if err != nil {
 		return device.Edits{}, err
 	}
@@ -99,10 +99,13 @@ func (f *Family) addVFIO(out *device.Edits, address topology.Address) error {
 	return nil
 }
 
-func (f *Family) addRDMA(out *device.Edits, address topology.Address, j *vfstate.Journal) (rdmaDevice, error) {
+func (f *Family) addRDMA(out *device.Edits, address topology.Address, config *v1alpha1.VfConfig, j *vfstate.Journal) (rdmaDevice, error) {
 	link, err := linkOf(f.kernel.Host(), address)
 	if err != nil {
 		return rdmaDevice{}, err
+	}
+	if config.Mode == v1alpha1.VfModeNetdevice {
+		link = nil
 	}
 	rdma := f.rdma(address, link)
 	if rdma.name == "" && j != nil && j.Place != nil {

@@ -103,6 +103,9 @@ func (f *Family) refreshed(ctx context.Context, fn function, former *kernel.Link
 // nameBack gives an interface on the host the VF's own name. If something else
 // has that by now, it gets a name that nothing else has.
 func (f *Family) nameBack(ctx context.Context, fn function, j *vfstate.Journal, link *kernel.Link) error {
+	if j.Former != nil && link.Name == j.Former.Interface {
+		return nil
+	}
 	host := f.kernel.Host()
 	links, err := host.Links()
 	if err != nil {

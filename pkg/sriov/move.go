@@ -54,6 +54,9 @@ func (m *move) plan(ctx context.Context, sandbox device.Sandbox) error {
 			return err
 		}
 	}
+	if m.link != nil {
+		link = nil
+	}
 	rdma := f.rdma(m.fn.address, link)
 	if rdma.name == "" {
 		if m.config.Mode == v1alpha1.VfModeRDMA {

@@ -29,12 +29,13 @@ type rdmaDevice struct {
 // exists tells whether the VF has an RDMA device at all.
 func (r rdmaDevice) exists() bool { return r.name != "" || len(r.nodes) > 0 }
 
-// rdma finds the RDMA device of a function, whose interface is nil or known.
+// rdma finds the RDMA device of a function whose interface, if it is given,
+// stays on the host.
 //
 // The device is below the PCI function, or, for those made in software such as
-// rdma_rxe, names the interface that it stands on. In exclusive mode only the
-// network namespace that has the device can see its name; the nodes can be seen
-// always.
+// rdma_rxe, names the interface that it stands on; these end when the interface
+// moves. In exclusive mode only the network namespace that has the device can
+// see its name; the nodes can be seen always.
 func (f *Family) rdma(a topology.Address, link *kernel.Link) rdmaDevice {
 	found := rdmaDevice{
 		name:  first(f.names(f.devicePath(a, "infiniband"), "")),

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,7 +181,7 @@ func TestLock(t *testing.T) {
 	group()
 	unlock()
 	var wg sync.WaitGroup
-	count := 0
+	var inside, count atomic.Int32
 	for range 20 {
 		wg.Go(func() {
 			unlock, err := New(dir).Lock(t.Context(), vf(t))
@@ -189,12 +190,16 @@ func TestLock(t *testing.T) {
 				return
 			}
 			defer unlock()
-			count++ // the race detector watches
+			if n := inside.Add(1); n != 1 {
+				t.Errorf("%d have the lock", n)
+			}
+			inside.Add(-1)
+			count.Add(1)
 		})
 	}
 	wg.Wait()
-	if count != 20 {
-		t.Errorf("%d of 20 had the lock", count)
+	if n := count.Load(); n != 20 {
+		t.Errorf("%d of 20 had the lock", n)
 	}
 }
 
