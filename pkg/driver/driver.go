@@ -21,6 +21,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 )
 
 const (
@@ -37,8 +38,8 @@ type ProcessTable interface {
 	Running(pods []types.UID) ([]types.UID, error)
 }
 
-// Options are what a [Driver] needs. All are mandatory, except PodUID, the
-// durations, and AttachHook where no family is an [Attacher].
+// Options are what a [Driver] needs. All are mandatory, except PodUID, Pairs,
+// the durations, and AttachHook where no family is an [Attacher].
 type Options struct {
 	DriverName string
 	NodeName   string
@@ -59,7 +60,9 @@ type Options struct {
 	// Families are the kinds of hardware to serve, the ones whose devices
 	// should be allocated first in front.
 	Families []Family
-	Metrics  *Metrics
+	// Pairs says which GPUs are given together with a VF. Nil means none.
+	Pairs   *pairs.Options
+	Metrics *Metrics
 	// AttachHook is the path on the host of the program attach-hook, which the
 	// caller has installed there with hostbin. It is written into CDI specs,
 	// so it must not change from release to release.
@@ -88,7 +91,10 @@ type Driver struct {
 	store     *claimstore.Store
 	cdi       *cdifiles.Files
 	status    status
-	tainting  tainting
+	tainting  *feature
+	counting  *feature
+	// rejoin tells that claims have got or given back parts of composites.
+	rejoin signal
 	// republish tells that the slices are to be written anew though the
 	// hardware has not changed.
 	republish signal
@@ -142,9 +148,13 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		inventory: inv,
 		store:     store,
 		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
+		tainting:  newTainting(),
+		counting:  newCounting(),
 		used:      newSignal(),
+		rejoin:    newSignal(),
 		republish: newSignal(),
 	}
+	inv.pairs, inv.held = options.Pairs, d.heldThings
 	d.attachSeconds = newAttachSeconds()
 	if err := faultpoint.At(faultpoint.StartStoreOpened); err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -248,6 +258,10 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 		case <-restore.ticker.C:
 			restore.tick()
 		case <-d.republish:
+		case <-d.rejoin:
+			if !d.inventory.rejoin(ctx) {
+				continue
+			}
 		case <-changed:
 			if !first { // Run has looked already
 				if err := d.inventory.refresh(ctx); err != nil {
@@ -267,15 +281,14 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 // publish hands what is to be published to the helper, which writes what has
 // changed.
 func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) error {
-	devices := d.inventory.devices()
-	tainting, err := d.canTaint(ctx, devices)
+	content := d.inventory.pool()
+	kept, err := d.features(ctx, content)
 	if err != nil {
-		d.tainting.noAnswer(ctx, err)
 		d.status.failed(err)
 		return nil // until the next tick
 	}
-	d.options.Metrics.withheld(devices, tainting)
-	if err := helper.PublishResources(ctx, resources(d.pool, devices, tainting)); err != nil {
+	d.options.Metrics.withheld(content.devices, kept)
+	if err := helper.PublishResources(ctx, resources(d.pool, content, kept)); err != nil {
 		return fmt.Errorf("publish the devices: %w", err)
 	}
 	return nil
@@ -301,7 +314,7 @@ func (d *Driver) HandleError(ctx context.Context, err error, msg string) {
 		return // stopping
 	}
 	d.options.Metrics.publishErrors.Inc()
-	if d.taintsDropped(ctx, err) {
+	if d.fieldsDropped(ctx, err) {
 		d.republish.send()
 		return
 	}

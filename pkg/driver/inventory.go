@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 )
 
 // discovery is what one family answered when it was last asked.
@@ -22,7 +23,12 @@ type discovery struct {
 // owned is a device and the family it belongs to.
 type owned struct {
 	device.Device
+	// family is nil for a composite, whose parts have one each.
 	family Family
+	// parts are the single devices that a composite is made of, and held tells
+	// that a claim has it.
+	parts []owned
+	held  bool
 	// problems are the device's, one for each reason, in the reasons' order.
 	problems []problem
 }
@@ -31,12 +37,17 @@ type owned struct {
 type inventory struct {
 	families []Family
 	metrics  *Metrics
+	// pairs makes composites; nil for none.
+	pairs *pairs.Options
+	// held returns what claims have.
+	held func() (map[string]pairs.Holder, error)
 
 	// looking lets one look at the hardware run at a time.
 	looking sync.Mutex
 
 	mu     sync.RWMutex
 	found  []discovery
+	joined pairs.Joined
 	all    []owned
 	byName map[string]owned
 	// looked is closed after the next look.
@@ -53,7 +64,10 @@ func newInventory(families []Family, metrics *Metrics) (*inventory, error) {
 		}
 		names[f.Name()] = true
 	}
-	return &inventory{families: families, metrics: metrics, looked: make(chan struct{})}, nil
+	return &inventory{
+		families: families, metrics: metrics, looked: make(chan struct{}),
+		held: func() (map[string]pairs.Holder, error) { return nil, nil },
+	}, nil
 }
 
 // refresh asks every family what is there now. A family that fails does not
@@ -66,7 +80,6 @@ func (i *inventory) refresh(ctx context.Context) error {
 	logger := klog.FromContext(ctx)
 
 	found := make([]discovery, len(i.families))
-	var all []owned
 	for n, f := range i.families {
 		inv, err := f.Devices(ctx)
 		found[n] = discovery{family: f, inventory: inv, err: err}
@@ -76,12 +89,10 @@ func (i *inventory) refresh(ctx context.Context) error {
 		if err != nil {
 			logger.Error(err, "No devices of this family are published", "family", f.Name())
 		}
-		for _, d := range inv.Devices {
-			all = append(all, i.diagnose(owned{Device: d, family: f}))
-		}
 	}
-	i.metrics.discovered(found)
-	i.learn(ctx, found, all)
+	joined, all := i.join(ctx, found)
+	i.metrics.discovered(found, all)
+	i.learn(ctx, found, joined, all)
 	for _, f := range found {
 		if errors.Is(f.err, device.ErrRestart) {
 			return fmt.Errorf("family %s: %w", f.family.Name(), f.err)
@@ -105,15 +116,16 @@ func (i *inventory) endLook() {
 }
 
 // learn replaces what was known by what was found.
-func (i *inventory) learn(ctx context.Context, found []discovery, all []owned) {
+func (i *inventory) learn(ctx context.Context, found []discovery, joined pairs.Joined, all []owned) {
 	byName := make(map[string]owned, len(all))
 	for _, d := range all {
 		byName[d.Name] = d
 	}
 	i.mu.Lock()
-	before := i.byName
-	i.found, i.all, i.byName = found, all, byName
+	before, pairsBefore := i.byName, i.joined.Pairs
+	i.found, i.joined, i.all, i.byName = found, joined, all, byName
 	i.mu.Unlock()
+	i.tellOfPairs(ctx, pairsBefore, joined.Pairs)
 	i.tellOfChanges(ctx, before, byName)
 }
 

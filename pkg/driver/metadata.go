@@ -118,9 +118,9 @@ func (d *Driver) removeMetadata(ctx context.Context, claim device.Claim) error {
 	return nil
 }
 
-// removeMetadataIf removes a folder of metadata files if that is fine for the
-// claim that they are of, or if nothing tells whose they are. It tells whether
-// there was anything to remove.
+// removeMetadataIf removes the metadata files of the claims of one name, each if
+// that is fine for the claim that it is of, or if nothing tells whose it is. It
+// tells whether there was anything to remove.
 func (d *Driver) removeMetadataIf(ctx context.Context, name string, fine func(owner types.UID) (bool, error)) (bool, error) {
 	dir := filepath.Join(d.metadataDir(), name)
 	unlock, err := d.lockMetadata(ctx, name)
@@ -128,51 +128,61 @@ func (d *Driver) removeMetadataIf(ctx context.Context, name string, fine func(ow
 		return false, err
 	}
 	defer unlock()
-	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) {
+	requests, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) {
 		return false, nil
 	}
-	owner, err := metadataOwner(dir)
 	if err != nil {
 		return false, err
 	}
-	if owner != "" {
-		if ok, err := fine(owner); err != nil || !ok {
+	stays := false
+	for _, request := range requests {
+		path := filepath.Join(dir, request.Name())
+		owner, err := metadataOwner(path)
+		if err != nil {
+			return false, err
+		}
+		if owner != "" {
+			ok, err := fine(owner)
+			if err != nil {
+				return false, err
+			}
+			if !ok {
+				stays = true
+				continue
+			}
+		}
+		if err := os.RemoveAll(path); err != nil {
 			return false, err
 		}
 	}
-	return true, os.RemoveAll(dir)
+	if stays {
+		return false, nil
+	}
+	return true, os.Remove(dir)
 }
 
-// metadataOwner returns the UID of the claim that a folder of metadata files is
-// of, or nothing where no file tells.
-func metadataOwner(dir string) (types.UID, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*", "metadata.json"))
+// metadataOwner returns the UID of the claim that the metadata file in a
+// request's folder is of, or nothing where no file tells.
+func metadataOwner(folder string) (_ types.UID, err error) {
+	file, err := os.Open(filepath.Join(folder, "metadata.json"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}
-	for _, path := range files {
-		file, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		var content struct {
-			Metadata struct {
-				UID types.UID `json:"uid"`
-			} `json:"metadata"`
-		}
-		// The file is a stream of the same content in several versions.
-		err = json.NewDecoder(file).Decode(&content)
-		if closeErr := file.Close(); closeErr != nil {
-			return "", closeErr
-		}
-		if err == nil && content.Metadata.UID != "" {
-			return content.Metadata.UID, nil
-		}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	var content struct {
+		Metadata struct {
+			UID types.UID `json:"uid"`
+		} `json:"metadata"`
 	}
-	return "", nil
+	// The file is a stream of the same content in several versions.
+	if json.NewDecoder(file).Decode(&content) != nil {
+		return "", nil
+	}
+	return content.Metadata.UID, nil
 }
 
 // removeStrayMetadata removes the metadata files of claims that have nothing

@@ -7,6 +7,7 @@ import (
 	"k8s.io/component-base/version"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 )
 
 // metricsNamespace begins the name of every metric of the plugin.
@@ -29,6 +30,8 @@ type Metrics struct {
 	unhealthyDevice  *prometheus.GaugeVec
 	deviceProblems   *prometheus.CounterVec
 	withheldDevices  prometheus.Gauge
+	withheldPairs    prometheus.Gauge
+	pairs            *prometheus.GaugeVec
 	publishErrors    prometheus.Counter
 }
 
@@ -70,6 +73,14 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 			Namespace: metricsNamespace, Name: "withheld_devices",
 			Help: "Devices with problems that are not published because the API server does not keep taints.",
 		}),
+		withheldPairs: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricsNamespace, Name: "withheld_pairs",
+			Help: "Composite devices that are not published because the API server does not keep counters.",
+		}),
+		pairs: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: metricsNamespace, Name: "gpu_vf_pair",
+			Help: "1 for each GPU that could have a VF beside it; vf and nic are empty for one that has none, and reason says why.",
+		}, []string{"gpu", "vf", "nic", "relation", "reason"}),
 		publishErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: metricsNamespace, Name: "publish_errors_total",
 			Help: "Errors while writing ResourceSlices.",
@@ -83,7 +94,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.prepareSeconds, m.unprepareSeconds, m.publishedDevices,
 		m.discoveryErrors, m.faultyDevices,
-		m.unhealthyDevice, m.deviceProblems, m.withheldDevices, m.publishErrors, build,
+		m.unhealthyDevice, m.deviceProblems, m.withheldDevices, m.withheldPairs, m.pairs, m.publishErrors, build,
 	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
@@ -101,7 +112,7 @@ func observe(h *prometheus.HistogramVec, start time.Time, err error) {
 }
 
 // discovered records what one look at the hardware found.
-func (m *Metrics) discovered(found []discovery) {
+func (m *Metrics) discovered(found []discovery, all []owned) {
 	m.publishedDevices.Reset()
 	m.faultyDevices.Reset()
 	counts := map[device.Kind]int{}
@@ -114,9 +125,9 @@ func (m *Metrics) discovered(found []discovery) {
 			m.discoveryErrors.WithLabelValues(name, fault.Reason).Inc()
 			m.faultyDevices.WithLabelValues(name, fault.Reason).Inc()
 		}
-		for _, d := range f.inventory.Devices {
-			counts[d.Kind]++
-		}
+	}
+	for _, d := range all {
+		counts[d.Kind]++
 	}
 	for kind, n := range counts {
 		m.publishedDevices.WithLabelValues(string(kind)).Set(float64(n))
@@ -124,21 +135,37 @@ func (m *Metrics) discovered(found []discovery) {
 }
 
 func (m *Metrics) problemBegan(d owned, reason string) {
-	m.unhealthyDevice.WithLabelValues(d.family.Name(), d.Name, reason).Set(1)
-	m.deviceProblems.WithLabelValues(d.family.Name(), reason).Inc()
+	m.unhealthyDevice.WithLabelValues(d.owner(), d.Name, reason).Set(1)
+	m.deviceProblems.WithLabelValues(d.owner(), reason).Inc()
 }
 
 func (m *Metrics) problemEnded(d owned, reason string) {
-	m.unhealthyDevice.DeleteLabelValues(d.family.Name(), d.Name, reason)
+	m.unhealthyDevice.DeleteLabelValues(d.owner(), d.Name, reason)
 }
 
 // withheld records which devices are not published.
-func (m *Metrics) withheld(devices []owned, tainting bool) {
-	n := 0
+func (m *Metrics) withheld(devices []owned, kept features) {
+	var sick, composites int
 	for _, d := range devices {
-		if len(d.problems) > 0 && !tainting {
-			n++
+		if len(d.problems) > 0 && !kept.taints {
+			sick++
+		}
+		if d.isComposite() && !kept.counters {
+			composites++
 		}
 	}
-	m.withheldDevices.Set(float64(n))
+	m.withheldDevices.Set(float64(sick))
+	m.withheldPairs.Set(float64(composites))
+}
+
+// paired records which GPU has which VF beside it.
+func (m *Metrics) paired(all []pairs.Pair) {
+	m.pairs.Reset()
+	for _, p := range all {
+		nic := ""
+		if p.VF != "" {
+			nic = p.NIC.String()
+		}
+		m.pairs.WithLabelValues(p.GPU, p.VF, nic, p.Relation.String(), p.Why).Set(1)
+	}
 }

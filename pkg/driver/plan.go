@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -27,7 +28,8 @@ type step struct {
 	grant  device.Grant
 	// entry is the device as the claim's record will have it.
 	entry claimstore.Device
-	// published are the attributes of the device in its ResourceSlice.
+	// published are the attributes of the device in its ResourceSlice. The
+	// steps of one result have them once.
 	published map[resourceapi.QualifiedName]resourceapi.DeviceAttribute
 }
 
@@ -81,16 +83,21 @@ func (d *Driver) planResult(claim device.Claim, r resourceapi.DeviceRequestAlloc
 	}
 	dev, ok := d.inventory.device(r.Device)
 	if !ok {
-		return nil, fmt.Errorf("device %q is not on this node (any more): %s", r.Device, d.whyMissing())
+		return nil, fmt.Errorf("device %q is not on this node (any more): %s", r.Device, cmp.Or(d.inventory.whyAlone(r.Device), d.whyMissing()))
+	}
+	parts := dev.parts
+	if !dev.isComposite() {
+		parts = []owned{dev}
 	}
 	var steps []step
-	for _, part := range []owned{dev} {
+	for _, part := range parts {
 		s, err := planPart(claim, r, part, configs)
 		if err != nil {
 			return nil, err
 		}
 		steps = append(steps, s)
 	}
+	steps[0].published = dev.Attributes
 	return steps, nil
 }
 
@@ -107,10 +114,7 @@ func planPart(claim device.Claim, r resourceapi.DeviceRequestAllocationResult, p
 	}
 	entry := entryOf(r)
 	entry.Family, entry.Occupies, entry.Config = part.family.Name(), part.Occupies, raw
-	return step{
-		family: part.family, grant: grantFor(claim, entry, value),
-		entry: entry, published: part.Attributes,
-	}, nil
+	return step{family: part.family, grant: grantFor(claim, entry, value), entry: entry}, nil
 }
 
 // whyMissing tells what is known about devices that should be there.

@@ -53,6 +53,7 @@ func (d *Driver) prepareClaim(ctx context.Context, claim *resourceapi.ResourceCl
 		logger.Error(err, "Claim not prepared", "duration", time.Since(start))
 		return kubeletplugin.PrepareResult{Err: err}
 	}
+	d.rejoinFor(record.Devices)
 	logger.Info("Claim prepared", "devices", deviceNames(record.Devices), "duration", time.Since(start))
 	return kubeletplugin.PrepareResult{Devices: answer(record)}
 }
@@ -91,6 +92,10 @@ func (d *Driver) earlierWork(ctx context.Context, a *allocation) (_ *claimstore.
 	if !a.isOf(record) {
 		return nil, false, d.endFormerAllocation(ctx, has)
 	}
+	if record.BootID != d.options.BootID {
+		record, err = d.endFormerBoot(ctx, has)
+		return record, false, err
+	}
 	ready, err = d.stillReady(ctx, a, has)
 	return record, ready, err
 }
@@ -111,14 +116,25 @@ func (d *Driver) endFormerAllocation(ctx context.Context, has *belongings) error
 	return err
 }
 
-// stillReady tells whether a claim's record still says all there is to say:
-// same boot, devices held, CDI specs in place.
+// endFormerBoot gives back what a claim had before the machine was started
+// anew: a device of that name may be another one now, if one has failed, and
+// what this claim has may be what another one needs. It returns the record
+// where the claim keeps it.
+func (d *Driver) endFormerBoot(ctx context.Context, has *belongings) (*claimstore.Record, error) {
+	running, err := d.options.Processes.Running(has.pods())
+	if err != nil || len(running) > 0 {
+		return has.record, err
+	}
+	klog.FromContext(ctx).Info("The claim was prepared before the machine was started, it is prepared anew", "devices", deviceNames(has.record.Devices))
+	_, err = d.unprepareLocked(ctx, has.record.Claim, has)
+	return nil, err
+}
+
+// stillReady tells whether a claim's record, of this boot, still says all there
+// is to say: devices held, CDI specs in place.
 func (d *Driver) stillReady(ctx context.Context, a *allocation, has *belongings) (bool, error) {
 	if err := d.holdLost(ctx, has); err != nil {
 		return false, err
-	}
-	if has.record.BootID != d.options.BootID {
-		return false, nil
 	}
 	for _, entry := range has.record.Devices {
 		// A record of another release may lack what kubelet must be told.

@@ -78,7 +78,7 @@ func (i *inventory) tellOfChanges(ctx context.Context, before, after map[string]
 		for _, p := range d.problems {
 			if _, had := before[name].problem(p.Reason); !had {
 				i.metrics.problemBegan(d, p.Reason)
-				logger.Info("A device has a problem, no claim gets it any more", "family", d.family.Name(), "device", name, "reason", p.Reason, "problem", p.Message)
+				logger.Info("A device has a problem, no claim gets it any more", "family", d.owner(), "device", name, "reason", p.Reason, "problem", p.Message)
 			}
 		}
 	}
@@ -87,7 +87,7 @@ func (i *inventory) tellOfChanges(ctx context.Context, before, after map[string]
 			now, there := after[name]
 			if _, has := now.problem(p.Reason); !has {
 				i.metrics.problemEnded(d, p.Reason)
-				logger.Info("A device's problem is gone", "family", d.family.Name(), "device", name, "reason", p.Reason, "deviceIsThere", there)
+				logger.Info("A device's problem is gone", "family", d.owner(), "device", name, "reason", p.Reason, "deviceIsThere", there)
 			}
 		}
 	}

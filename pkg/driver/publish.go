@@ -23,30 +23,53 @@ func PoolName(nodeName, driverName string) string {
 	return nodeName + "/" + driverName
 }
 
-// resources returns the slices of the pool. Their order, and that of the
-// devices in them, is the order in which the scheduler tries devices. A device
-// with problems keeps its place, tainted, or is left out where the API server
-// would drop the taints.
-func resources(pool string, devices []owned, tainting bool) resourceslice.DriverResources {
+// resources returns the slices of the pool: first those with counter sets, then
+// those with devices. Their order, and that of the devices in them, is the order
+// in which the scheduler tries devices. A device with problems keeps its place,
+// tainted.
+func resources(name string, content pool, kept features) resourceslice.DriverResources {
 	var all []resourceslice.Slice
-	for some := range slices.Chunk(devices, devicesPerSlice) {
+	if kept.counters {
+		for some := range slices.Chunk(content.counters, resourceapi.ResourceSliceMaxCounterSets) {
+			all = append(all, resourceslice.Slice{SharedCounters: some})
+		}
+	}
+	absent := leftOut(content.devices, kept)
+	for some := range slices.Chunk(content.devices, devicesPerSlice) {
 		var s resourceslice.Slice
 		for _, d := range some {
-			if len(d.problems) > 0 && !tainting {
+			if absent[d.Name] {
 				continue
 			}
-			s.Devices = append(s.Devices, resourceapi.Device{
-				Name:       d.Name,
-				Attributes: d.Attributes,
-				Capacity:   d.Capacity,
-				Taints:     d.taints(),
-			})
+			published := resourceapi.Device{Name: d.Name, Attributes: d.Attributes, Capacity: d.Capacity, Taints: d.taints()}
+			if kept.counters {
+				published.ConsumesCounters = d.Consumes
+			}
+			s.Devices = append(s.Devices, published)
 		}
 		all = append(all, s)
 	}
 	// A pool without slices, unlike no pool at all, has those of an earlier
 	// instance removed at once.
-	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{pool: {Slices: all}}}
+	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{name: {Slices: all}}}
+}
+
+// leftOut names the devices that are not published because the API server would
+// drop what keeps the scheduler from giving them away.
+func leftOut(devices []owned, kept features) map[string]bool {
+	absent := map[string]bool{}
+	for _, d := range devices {
+		if (len(d.problems) == 0 || kept.taints) && (!d.isComposite() || kept.counters) {
+			continue
+		}
+		absent[d.Name] = true
+		if d.held { // by a claim of which the slices no longer tell
+			for _, part := range d.parts {
+				absent[part.Name] = true
+			}
+		}
+	}
+	return absent
 }
 
 // taints returns one taint for each of the device's problems. They differ in

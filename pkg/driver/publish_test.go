@@ -15,7 +15,7 @@ import (
 // layout returns the names of the devices of each slice.
 func layout(devices []owned, tainting bool) [][]string {
 	all := [][]string{}
-	for _, s := range resources(testPool, devices, tainting).Pools[testPool].Slices {
+	for _, s := range resources(testPool, pool{devices: single(devices)}, features{taints: tainting, counters: true}).Pools[testPool].Slices {
 		names := []string{}
 		for _, d := range s.Devices {
 			names = append(names, d.Name)
@@ -23,6 +23,14 @@ func layout(devices []owned, tainting bool) [][]string {
 		all = append(all, names)
 	}
 	return all
+}
+
+// single gives devices a family: those without one are composites.
+func single(devices []owned) []owned {
+	for n := range devices {
+		devices[n].family = newFakeGPUs()
+	}
+	return devices
 }
 
 // The API server refuses a whole slice of more than 64 devices as soon as one of
@@ -93,7 +101,7 @@ func TestTaints(t *testing.T) {
 		if err := inv.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return resources(testPool, inv.devices(), true).Pools[testPool].Slices[0].Devices
+		return resources(testPool, inv.pool(), features{taints: true, counters: true}).Pools[testPool].Slices[0].Devices
 	}
 	before := time.Now().Truncate(time.Second)
 	got := look()

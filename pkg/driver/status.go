@@ -104,8 +104,10 @@ func (d *Driver) notPublished(ctx context.Context) ([]string, error) {
 		}
 	}
 	var missing []string
-	for _, dev := range d.inventory.devices() {
-		if d.tainting.offers(dev) && !published[dev.Name] {
+	devices := d.inventory.devices()
+	absent := leftOut(devices, features{taints: d.tainting.lastKnown(), counters: d.counting.lastKnown()})
+	for _, dev := range devices {
+		if !absent[dev.Name] && !published[dev.Name] {
 			missing = append(missing, dev.Name)
 		}
 	}

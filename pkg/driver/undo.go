@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/klog/v2"
+
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
@@ -17,7 +19,10 @@ type undoLog struct {
 	claim  device.Claim
 	// ready: the claim was prepared before this call, so a container may use
 	// what it had.
-	ready    bool
+	ready bool
+	// had: the claim had some of it, but no record that says whether it was
+	// ready.
+	had      bool
 	taken    map[string]bool
 	prepared []claimstore.Device
 }
@@ -28,6 +33,7 @@ func (u *undoLog) took(thing string, had bool) {
 	if had && u.ready {
 		return
 	}
+	u.had = u.had || had
 	if u.taken == nil {
 		u.taken = map[string]bool{}
 	}
@@ -37,6 +43,9 @@ func (u *undoLog) took(thing string, had bool) {
 // run undoes what was done, last first, also when the call's time is up.
 func (u *undoLog) run(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
+	if used, err := u.used(ctx); err != nil || used {
+		return err
+	}
 	var errs []error
 	kept := map[string]bool{}
 	for _, entry := range slices.Backward(u.prepared) {
@@ -65,6 +74,23 @@ func (u *undoLog) run(ctx context.Context) error {
 		return fmt.Errorf("undo what was prepared: %w", err)
 	}
 	return nil
+}
+
+// used tells whether containers use what the claim has although it has no
+// record: that was lost, and was not of a prepare that crashed.
+func (u *undoLog) used(ctx context.Context) (bool, error) {
+	if !u.had {
+		return false, nil
+	}
+	has, err := u.driver.belongings(ctx, u.claim.UID)
+	if err != nil {
+		return false, err
+	}
+	running, err := u.driver.options.Processes.Running(has.pods())
+	if len(running) > 0 {
+		klog.FromContext(ctx).Info("Nothing is undone: pods of the claim run with what it has", "pods", running)
+	}
+	return len(running) > 0, err
 }
 
 func (u *undoLog) free(thing string) error {

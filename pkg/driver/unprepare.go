@@ -140,6 +140,7 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim, has *bel
 	if err := faultpoint.At(faultpoint.UnprepareDeleted); err != nil {
 		return nil, err
 	}
+	d.rejoinFor(has.devices())
 	return deviceNames(has.devices()), nil
 }
 

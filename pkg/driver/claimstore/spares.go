@@ -2,9 +2,7 @@ package claimstore
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -54,6 +52,9 @@ func openSpares(dir, claims string) (*spares, error) {
 	s := &spares{dir: dir, instance: rand.Text()}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
+		if !entry.Type().IsRegular() { // not ours
+			continue
+		}
 		if len(s.usable) < MaxSpares {
 			s.usable = append(s.usable, path)
 		} else if err := removeIfThere(path); err != nil {
@@ -70,26 +71,27 @@ func openSpares(dir, claims string) (*spares, error) {
 
 // add makes a record's file a spare, or deletes it if there are enough.
 func (s *spares) add(record string) error {
-	if renamed, err := s.rename(record); renamed || errors.Is(err, fs.ErrNotExist) {
-		return err
+	if s.rename(record) {
+		return nil
 	}
-	// Enough spares, or there is no room for one more name.
 	return os.Remove(record)
 }
 
-func (s *spares) rename(record string) (bool, error) {
+// rename tells whether the record's file is a spare now. It is not if there are
+// enough, no room for one more name, or no such file or folder.
+func (s *spares) rename(record string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.fresh)+len(s.usable) >= MaxSpares {
-		return false, nil
+		return false
 	}
 	path := filepath.Join(s.dir, fmt.Sprintf("%s-%d", s.instance, s.made+1))
 	if err := os.Rename(record, path); err != nil {
-		return false, err
+		return false
 	}
 	s.made++
 	s.fresh = append(s.fresh, path)
-	return true, nil
+	return true
 }
 
 // take gives a spare another name, if there is one that can have it.

@@ -44,7 +44,8 @@ type Store struct {
 // Open returns the store in dir, which it creates where it is missing. Files
 // of an interrupted write are removed.
 func Open(ctx context.Context, dir string) (*Store, error) {
-	for _, d := range []string{claimsDir, holdingsDir} {
+	// The last one so that a file can be set aside later without room for it.
+	for _, d := range []string{claimsDir, holdingsDir, asideDir} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("create the claim store: %w", err)
 		}

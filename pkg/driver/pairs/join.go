@@ -60,11 +60,12 @@ type Device struct {
 	Held bool
 }
 
-// Join returns the devices with the composites among them.
+// Join returns the devices with the composites among them. Nil options make
+// none.
 //
 // The scheduler takes the first device that fits. So what belongs to no pair
 // comes first, and pairs stay whole as long as there is anything else.
-func (o Options) Join(found Found) Joined {
+func (o *Options) Join(found Found) Joined {
 	pairs := o.find(found)
 	byGPU, byVF := map[string]*Pair{}, map[string]*Pair{}
 	for n := range pairs {

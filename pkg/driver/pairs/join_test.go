@@ -23,13 +23,13 @@ var (
 	storage = "29"
 )
 
-func dgx(t *testing.T) Options {
+func dgx(t *testing.T) *Options {
 	t.Helper()
 	root := t.TempDir()
 	if err := simulated.New(simulated.DGXH200, "node").WriteSysfs(root); err != nil {
 		t.Fatal(err)
 	}
-	return Options{Sysfs: topology.At(root), Pairing: topology.Pairing{Least: topology.NODE}}
+	return &Options{Sysfs: topology.At(root), Pairing: topology.Pairing{Least: topology.NODE}}
 }
 
 func text(s string) resourceapi.DeviceAttribute {

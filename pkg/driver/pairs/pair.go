@@ -54,7 +54,10 @@ type part struct {
 }
 
 // find returns a pair, or none, for each GPU that can be counted.
-func (o Options) find(found Found) []Pair {
+func (o *Options) find(found Found) []Pair {
+	if o == nil {
+		return nil
+	}
 	m := o.machine(found.Devices)
 	if len(m.vfs) == 0 {
 		return nil
@@ -87,7 +90,7 @@ func (o Options) find(found Found) []Pair {
 	return pairs
 }
 
-func (o Options) machine(devices []device.Device) machine {
+func (o *Options) machine(devices []device.Device) machine {
 	m := machine{vfs: map[topology.Address][]part{}, nodes: map[topology.Address]topology.Node{}}
 	for _, d := range devices {
 		if d.Place == nil {
@@ -119,7 +122,7 @@ func (o Options) machine(devices []device.Device) machine {
 }
 
 // node is where a function sits. One that is just vanishing sits nowhere.
-func (o Options) node(address topology.Address) topology.Node {
+func (o *Options) node(address topology.Address) topology.Node {
 	node, err := o.Sysfs.Node(address)
 	if err != nil {
 		return topology.Node{Address: address}

@@ -163,11 +163,11 @@ func TestAnUpgradedAPIServerIsAskedAgain(t *testing.T) {
 	}
 	can := func() bool {
 		t.Helper()
-		ok, err := d.canTaint(t.Context(), d.inventory.devices())
+		kept, err := d.features(t.Context(), d.inventory.pool())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return ok
+		return kept.taints
 	}
 	if can() {
 		t.Fatal("not asked")
@@ -176,12 +176,12 @@ func TestAnUpgradedAPIServerIsAskedAgain(t *testing.T) {
 	if can() {
 		t.Error("asked too often")
 	}
-	d.tainting.asked = time.Now().Add(-askTaintsEvery)
+	d.tainting.asked = time.Now().Add(-askEvery)
 	server.away.Store(true)
 	if can() {
 		t.Error("no answer was taken for a yes")
 	}
-	d.tainting.asked = time.Now().Add(-askTaintsEvery)
+	d.tainting.asked = time.Now().Add(-askEvery)
 	server.away.Store(false)
 	if !can() {
 		t.Error("not asked again")
@@ -194,7 +194,7 @@ func TestARefusedQuestionIsANo(t *testing.T) {
 	n.gpus.set("gpu-0", linkDown)
 	n.client.PrependReactor("create", "resourceslices", failWith(apierrors.NewForbidden(resourceapi.Resource("resourceslices"), "", errors.New("policy"))))
 	d := n.start()
-	if ok, err := d.canTaint(t.Context(), d.inventory.devices()); ok || err != nil {
-		t.Errorf("got %v, %v", ok, err)
+	if kept, err := d.features(t.Context(), d.inventory.pool()); kept.taints || err != nil {
+		t.Errorf("got %v, %v", kept, err)
 	}
 }
