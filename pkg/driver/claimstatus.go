@@ -166,7 +166,11 @@ func (c *claimStatuses) write(ctx context.Context, uid types.UID, failure *attac
 		return nil
 	}
 	options := metav1.ApplyOptions{FieldManager: c.driver.options.DriverName, Force: true}
-	if _, err := claims.ApplyStatus(ctx, claimApplyConfiguration(claim, desired), options); err != nil && !apierrors.IsNotFound(err) {
+	_, err = claims.ApplyStatus(ctx, claimApplyConfiguration(claim, desired), options)
+	if rewritesAllocation(err) {
+		err = c.driver.patchStatus(ctx, claims, claim, desired)
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write the status of the devices of claim %s: %w", record.Claim, err)
 	}
 	return nil
