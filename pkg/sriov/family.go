@@ -30,12 +30,14 @@ type Family struct {
 	journal *vfstate.Store
 	// at marks a step at which tests make the plugin fail.
 	at func(faultpoint.Step) error
+
+	*looker
 }
 
 // New returns the family. It does not look at the machine yet.
 func New(opts Options) *Family {
 	opts = opts.withDefaults()
-	return &Family{
+	f := &Family{
 		opts:    opts,
 		kernel:  opts.Kernel,
 		sysfs:   topology.At(opts.SysfsRoot),
@@ -43,6 +45,8 @@ func New(opts Options) *Family {
 		journal: vfstate.New(filepath.Join(opts.DataDir, journalFolder)),
 		at:      faultpoint.At,
 	}
+	f.looker = f.newLooker()
+	return f
 }
 
 // Name returns "vf".

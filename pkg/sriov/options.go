@@ -3,6 +3,7 @@ package sriov
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"time"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
@@ -33,12 +34,18 @@ type Options struct {
 	WriteSysfs vfio.Writer
 	// Config says which VFs are published, and which are made.
 	Config v1alpha1.SRIOVConfig
+	// NodeAddresses are those by which the cluster knows the node. The NIC
+	// that has one is the host's own, as is the one with the default route.
+	NodeAddresses []netip.Addr
 	// Networks runs CNI plugins.
 	Networks Networks
 	// ReturnWait bounds the wait for an interface that the kernel is about to
 	// give back, such as that of a pod's network namespace that has ended, or
 	// of a driver that was just bound: 10 s if zero.
 	ReturnWait time.Duration
+	// Resync is the time between two looks at the machine while nothing seems
+	// to have changed: 1 min if zero.
+	Resync time.Duration
 }
 
 // Networks finds the CNI configurations that claims ask for, and runs their
@@ -64,6 +71,7 @@ func (o Options) withDefaults() Options {
 	defaultTo(&o.DevRoot, "/dev")
 	defaultTo(&o.HostRoot, "/")
 	defaultTo(&o.ReturnWait, 10*time.Second)
+	defaultTo(&o.Resync, time.Minute)
 	if o.WriteSysfs == nil {
 		o.WriteSysfs = vfio.Write
 	}

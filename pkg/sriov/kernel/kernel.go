@@ -72,9 +72,9 @@ type Namespace interface {
 	// VFs is "legacy" or "switchdev", for the NICs whose driver knows.
 	EswitchModes() (map[string]string, error)
 
-	// Watch calls changed after each change of an interface, and of a device
-	// that the kernel announces, until ctx is done. It returns an error if it
-	// cannot watch, or not any more.
+	// Watch calls changed once it listens, and then after each change of an
+	// interface, and of a device that the kernel announces, until ctx is done.
+	// It returns an error if it cannot watch, or not any more.
 	Watch(ctx context.Context, changed func()) error
 }
 

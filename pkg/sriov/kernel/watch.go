@@ -19,41 +19,27 @@ const watchBuffer = 1 << 20
 // kernelUevents is the group to which the kernel itself sends; 2 is udev's.
 const kernelUevents = 1
 
-// Watch calls changed after each change of an interface, and of a device that
-// the kernel announces, until ctx is done. Several changes that come together
-// are one call.
+// Watch calls changed once it listens, for what has changed before, and then
+// after each change of an interface, and of a device that the kernel announces,
+// until ctx is done. Several changes that come together are one call.
 func (n *namespace) Watch(ctx context.Context, changed func()) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	links, err := n.subscribe(unix.NETLINK_ROUTE, 1<<(unix.RTNLGRP_LINK-1))
+	if err != nil {
+		return fmt.Errorf("watch the interfaces: %w", err)
+	}
+	devices, err := n.subscribe(unix.NETLINK_KOBJECT_UEVENT, kernelUevents)
+	if err != nil {
+		return errors.Join(fmt.Errorf("watch the devices: %w", err), links.Close())
+	}
+	changed()
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 2)
-	running := 0
-	for _, source := range []struct {
-		name          string
-		family, group int
-		matters       func([]byte) bool
-	}{
-		{"interfaces", unix.NETLINK_ROUTE, 1 << (unix.RTNLGRP_LINK - 1), func([]byte) bool { return true }},
-		{"devices", unix.NETLINK_KOBJECT_UEVENT, kernelUevents, ueventMatters},
-	} {
-		socket, err := n.subscribe(source.family, source.group)
-		if err != nil {
-			err = fmt.Errorf("watch the host's %s: %w", source.name, err)
-			cancel(err)
-			done <- err
-			running++
-			break
-		}
-		running++
-		go func() { done <- listen(ctx, socket, source.matters, changed) }()
-	}
-	var first error
-	for range running {
-		if err := <-done; err != nil && first == nil {
-			first = err
-			cancel(err)
-		}
-	}
-	return first
+	go func() { done <- listen(ctx, links, func([]byte) bool { return true }, changed) }()
+	go func() { done <- listen(ctx, devices, ueventMatters, changed) }()
+	// When one ends, the other one is of no use.
+	err = <-done
+	cancel()
+	return errors.Join(err, <-done)
 }
 
 // subscribe opens a socket in the namespace that gets what the kernel announces.

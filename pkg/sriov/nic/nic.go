@@ -37,6 +37,9 @@ type PF struct {
 	RDMA        *RDMA
 	// TotalVFs is how many VFs the PF can have, and NumVFs how many it has.
 	TotalVFs, NumVFs int
+	// Model is the PCI subsystem, vendor and device, which sets one card apart
+	// from another with the same chip. It is 0 where it cannot be read.
+	Model uint32
 	// VFDeviceID is the PCI device id of the PF's VFs.
 	VFDeviceID uint32
 	// VFOffset and VFStride are how far, in functions, the PF's first VF is

@@ -130,6 +130,7 @@ func (s *scanner) pf(address topology.Address) (*PF, error) {
 	if pf.NumVFs, err = s.integer(address, "sriov_numvfs", 10); err != nil {
 		return nil, err
 	}
+	pf.Model = s.model(address)
 	// Kernels before 4.16 do not tell these, which are for selectors only.
 	if id, err := s.integer(address, "sriov_vf_device", 16); err == nil {
 		pf.VFDeviceID = uint32(id)
@@ -249,6 +250,15 @@ func (s *scanner) speed(pf *PF) int {
 		return pf.RDMA.RateMbps
 	}
 	return 0
+}
+
+func (s *scanner) model(address topology.Address) uint32 {
+	vendor, vendorErr := s.integer(address, "subsystem_vendor", 0)
+	id, idErr := s.integer(address, "subsystem_device", 0)
+	if vendorErr != nil || idErr != nil {
+		return 0
+	}
+	return uint32(vendor)<<16 | uint32(id)&0xffff
 }
 
 func (s *scanner) integer(address topology.Address, name string, base int) (int, error) {

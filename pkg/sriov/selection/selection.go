@@ -103,9 +103,35 @@ func (s *Selection) Selects(pf nic.PF, vf nic.VF) bool {
 	if len(s.selectors) == 0 {
 		return pf.HostUse == "" && vf.HostUse == ""
 	}
-	return slices.ContainsFunc(s.selectors, func(one selector) bool {
-		return one.allows(pf) && one.matches(pf, vf) && (vf.HostUse == "" || slices.Contains(one.addresses, vf.Address))
-	})
+	return slices.ContainsFunc(s.selectors, func(one selector) bool { return one.selects(pf, vf) })
+}
+
+// selects tells whether the selector chooses a VF. One that the host itself
+// uses is chosen by its own address alone.
+func (s selector) selects(pf nic.PF, vf nic.VF) bool {
+	return s.allows(pf) && s.matches(pf, vf) && (vf.HostUse == "" || slices.Contains(s.addresses, vf.Address))
+}
+
+// Expects returns the link type that the selectors expect a VF to have, whatever
+// it has: that of a selector which names the PF or the VF, and no other type. It
+// is empty where they leave it open.
+func (s *Selection) Expects(pf nic.PF, vf nic.VF) string {
+	for _, one := range s.selectors {
+		named := len(one.pfNames)+len(one.roots)+len(one.addresses) > 0
+		if len(one.linkTypes) != 1 || !named {
+			continue
+		}
+		pf.LinkType = one.linkTypes[0]
+		if one.selects(pf, vf) {
+			return one.linkTypes[0]
+		}
+	}
+	return ""
+}
+
+// Accepts tells whether a selector that chooses a VF names its link type.
+func (s *Selection) Accepts(pf nic.PF, vf nic.VF) bool {
+	return slices.ContainsFunc(s.selectors, func(one selector) bool { return len(one.linkTypes) > 0 && one.selects(pf, vf) })
 }
 
 // Considers tells whether VFs of a PF can be published at all. Of a PF whose
