@@ -3,7 +3,8 @@
 // writes docs/performance.md with the conditions and a plot:
 //
 //	go run ./test/bench prepare
+//	go run ./test/bench attach
 //
-// With BENCH_QUICK=1 it takes few samples, about a minute, and leaves the
+// The first measures claims, the second virtual functions. With BENCH_QUICK=1 it takes few samples, about a minute, and leaves the
 // document alone.
 package main

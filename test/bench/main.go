@@ -11,11 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/machine"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/page"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/plot"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/prepare"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
 
@@ -29,22 +26,23 @@ func main() {
 	}
 }
 
-// suitePrepare is the name of the one suite there is.
-const suitePrepare = "prepare"
-
 func run(ctx context.Context, args []string) error {
-	if len(args) != 1 || args[0] != suitePrepare {
-		return fmt.Errorf("got the arguments %q; name what to measure: %s", args, suitePrepare)
+	if len(args) != 1 {
+		return fmt.Errorf("got the arguments %q; name what to measure: %s", args, names())
+	}
+	kind, ok := kinds()[args[0]]
+	if !ok {
+		return fmt.Errorf("nothing is called %q; name what to measure: %s", args[0], names())
 	}
 	quick := os.Getenv("BENCH_QUICK") != ""
 	steps := harness.Steps{Out: os.Stderr}
-	result, err := measure(ctx, quick, steps)
+	result, err := measure(ctx, kind, quick, steps)
 	if err != nil {
 		return err
 	}
 	if quick {
 		fmt.Fprintln(os.Stderr, "BENCH_QUICK is set: few samples, so docs/performance.md stays as it is")
-	} else if err := result.publish(); err != nil {
+	} else if err := result.publish(args[0], kind); err != nil {
 		return err
 	}
 	return result.text.Report.Print(os.Stdout)
@@ -56,7 +54,7 @@ type result struct {
 	text page.Text
 }
 
-func measure(ctx context.Context, quick bool, steps harness.Steps) (_ *result, err error) {
+func measure(ctx context.Context, kind kind, quick bool, steps harness.Steps) (_ *result, err error) {
 	if err := harness.Check(); err != nil {
 		return nil, err
 	}
@@ -69,19 +67,17 @@ func measure(ctx context.Context, quick bool, steps harness.Steps) (_ *result, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, cluster.Stop(ctx)) }()
-	suite := prepare.Suite{Cluster: cluster, Steps: steps, Size: prepare.Full(), Image: images.Driver}
-	if quick {
-		suite.Size = prepare.Quick()
-	}
-	remove, err := folders(&suite)
+	b := bed{cluster: cluster, steps: steps, image: images.Driver, quick: quick}
+	remove, err := b.makeFolders()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	conditions, err := machine.Look(suite.KubeletRoot)
+	conditions, err := machine.Look(b.kubeletRoot)
 	if err != nil {
 		return nil, err
 	}
+	suite := kind.suite(b)
 	report, err := suite.Run(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -101,10 +97,19 @@ func measure(ctx context.Context, quick bool, steps harness.Steps) (_ *result, e
 	}}, nil
 }
 
-// folders makes the folders of the plugins where they are on a node: state on
-// disk, CDI specs in what the system keeps for the time until it is restarted.
-// The function that it returns removes them.
-func folders(suite *prepare.Suite) (func() error, error) {
+// bed is what every suite needs.
+type bed struct {
+	cluster                    *harness.Cluster
+	steps                      harness.Steps
+	image                      string
+	quick                      bool
+	kubeletRoot, cdiRoot, work string
+}
+
+// makeFolders makes the folders of the plugins where they are on a node: state
+// on disk, CDI specs in what the system keeps for the time until it is
+// restarted. The function that it returns removes them.
+func (b *bed) makeFolders() (func() error, error) {
 	var made []string
 	remove := func() error {
 		var errs []error
@@ -116,7 +121,7 @@ func folders(suite *prepare.Suite) (func() error, error) {
 	for _, folder := range []struct {
 		parent string
 		path   *string
-	}{{"/var/lib", &suite.KubeletRoot}, {"/run", &suite.CDIRoot}, {"", &suite.Work}} {
+	}{{"/var/lib", &b.kubeletRoot}, {"/run", &b.cdiRoot}, {"", &b.work}} {
 		dir, err := os.MkdirTemp(folder.parent, "dra-bench-")
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("make a folder for the plugins: %w", err), remove())
@@ -128,22 +133,21 @@ func folders(suite *prepare.Suite) (func() error, error) {
 }
 
 // publish writes the document, its plot, and the raw samples.
-func (r *result) publish() error {
+func (r *result) publish(name string, kind kind) error {
 	report := r.text.Report
-	if err := writeFile(filepath.Join(r.root, "docs", "images", suitePrepare+".svg"), func(out io.Writer) error {
-		_, err := io.WriteString(out, picture(r.text).SVG())
+	if err := writeFile(filepath.Join(r.root, "docs", "images", name+".svg"), func(out io.Writer) error {
+		_, err := io.WriteString(out, kind.picture(r.text).SVG())
 		return err
 	}); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(r.root, "bin", "bench-"+suitePrepare+".json"), func(out io.Writer) error {
+	if err := writeFile(filepath.Join(r.root, "bin", "bench-"+name+".json"), func(out io.Writer) error {
 		return json.NewEncoder(out).Encode(report.Samples)
 	}); err != nil {
 		return err
 	}
-	r.text.Plot = "images/" + suitePrepare + ".svg"
-	r.text.Caption = "How long preparing one claim takes, and eight at once, with our driver and with the one it is compared with"
-	return page.Replace(filepath.Join(r.root, "docs", "performance.md"), suitePrepare, r.text.String())
+	r.text.Plot, r.text.Caption = "images/"+name+".svg", kind.caption
+	return page.Replace(filepath.Join(r.root, "docs", "performance.md"), name, r.text.String())
 }
 
 func writeFile(path string, write func(io.Writer) error) (err error) {
@@ -159,22 +163,4 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
-}
-
-// picture shows the figures that differ most between drivers.
-func picture(text page.Text) plot.Picture {
-	names := map[string]string{figures.Ours: "eks-hybrid-dra", figures.Peer: text.Peer}
-	alone := plot.Distribution{Title: "Prepare one claim: share done within a time", Unit: "milliseconds"}
-	bars := plot.Bars{Title: "Eight claims at once: until the last is done", Unit: "ms", Groups: []string{"prepare", "unprepare"}}
-	for _, whose := range []string{figures.Ours, figures.Peer} {
-		samples := text.Report.Samples["prepare_alone"][whose]
-		if len(samples) == 0 {
-			continue
-		}
-		alone.Series = append(alone.Series, plot.Series{Name: names[whose], Values: samples})
-		bars.Series = append(bars.Series, plot.Series{Name: names[whose], Values: []float64{
-			text.Report.Samples["prepare_8_last"][whose].Median(), text.Report.Samples["unprepare_8_last"][whose].Median(),
-		}})
-	}
-	return plot.Picture{Title: "Preparing claims: " + alone.Title + "; " + bars.Title, Panels: []plot.Panel{alone, bars}}
 }

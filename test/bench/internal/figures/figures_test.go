@@ -49,10 +49,10 @@ func TestReport(t *testing.T) {
 	r.Keep("prepare", Peer, Samples{4})
 	r.Keep("start", Ours, Samples{1100})
 	r.Add("prepare_p50", "ms", "prepare", Samples.Median, AtMost(1.5), BelowPeer, TimesPeer(0.5))
-	r.Add("start", "ms", "start", Samples.Median, AtMost(1100), BelowPeer, AtMostAbove(1000, 50, "idle"))
+	r.Add("start", "ms", "start", Samples.Median, AtMost(1100), BelowPeer, AtMostAbove(1000, 50, "idle"), AtMostTimes(1000, 1.1, "idle"))
 	want := [][]Demand{
 		{{"≤ 1.50 ms", false}, {"below peer", true}, {"≤ 0.50 × peer", true}},
-		{{"≤ 1100 ms", true}, {"≤ idle + 50 ms", false}},
+		{{"≤ 1100 ms", true}, {"≤ idle + 50 ms", false}, {"≤ 1.10 × idle", true}},
 	}
 	for n, row := range r.Rows {
 		if diff := cmp.Diff(want[n], row.Demands); diff != "" {

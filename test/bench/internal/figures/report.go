@@ -109,6 +109,13 @@ func AtMostAbove(base, more float64, of string) Want {
 	}
 }
 
+// AtMostTimes demands that the figure is at most another value times a factor.
+func AtMostTimes(base, factor float64, of string) Want {
+	return func(r Row) *Demand {
+		return &Demand{Text: fmt.Sprintf("≤ %s × %s", Format(factor), of), Met: r.Ours <= base*factor}
+	}
+}
+
 // Print writes one line per figure, for programs to read.
 func (r *Report) Print(out io.Writer) error {
 	for _, row := range r.Rows {

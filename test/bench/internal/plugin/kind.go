@@ -38,8 +38,9 @@ type Place struct {
 // RegistrarDir is where a plugin puts its registrar socket.
 func (p Place) RegistrarDir() string { return filepath.Join(p.KubeletRoot, "plugins_registry") }
 
-// Ours returns our plugin as the image has it, unpacked into dir.
-func Ours(image, dir string) (Kind, error) {
+// Ours returns our plugin as the image has it, unpacked into dir, with further
+// arguments.
+func Ours(image, dir string, more ...string) (Kind, error) {
 	if err := unpack(image, dir); err != nil {
 		return Kind{}, fmt.Errorf("take our programs out of the image %s: %w", image, err)
 	}
@@ -48,10 +49,10 @@ func Ours(image, dir string) (Kind, error) {
 		Driver:  "eks-hybrid-dra",
 		program: filepath.Join(dir, "kubelet-plugin"),
 		args: func(p Place) []string {
-			return []string{
+			return append([]string{
 				"--node-name=" + p.Node, "--kubeconfig=" + p.Kubeconfig, "--kubelet-root=" + p.KubeletRoot, "--cdi-root=" + p.CDIRoot,
 				"--simulate=dgx-h200", "--http-address=127.0.0.1:0",
-			}
+			}, more...)
 		},
 	}, nil
 }

@@ -42,10 +42,10 @@ func (s *Suite) forceDeletes(ctx context.Context) error {
 
 func (s *Suite) forceDelete(ctx context.Context, round int) (time.Duration, error) {
 	client := s.Cluster.Client.CoreV1().Pods(podNamespace)
-	old := newPod(fmt.Sprintf("old-%d", round), firstGPU, stubborn, "/dev/stdin")
+	old := s.runner().New(fmt.Sprintf("old-%d", round), firstGPU, stubborn, "/dev/stdin")
 	old.Spec.Containers[0].Stdin = true
 	old.Spec.TerminationGracePeriodSeconds = ptr.To(int64(s.Size.Stubborn / time.Second))
-	if _, err := s.startPod(ctx, old); err != nil {
+	if _, err := s.runner().Start(ctx, old); err != nil {
 		return 0, err
 	}
 	created, err := client.Get(ctx, old.Name, metav1.GetOptions{})
@@ -66,16 +66,16 @@ func (s *Suite) forceDelete(ctx context.Context, round int) (time.Duration, erro
 	if err := client.Delete(ctx, old.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
 		return 0, errors.Join(fmt.Errorf("force-delete pod %s: %w", old.Name, err), container.close())
 	}
-	next := newPod(fmt.Sprintf("next-%d", round), firstGPU, "sleep", "infinity")
-	times, startErr := s.startPod(ctx, next)
+	next := s.runner().New(fmt.Sprintf("next-%d", round), firstGPU, "sleep", "infinity")
+	times, startErr := s.runner().Start(ctx, next)
 	if err := errors.Join(startErr, <-ended, container.close()); err != nil {
 		return 0, err
 	}
-	took := times.running.Sub(end)
+	took := times.Running.Sub(end)
 	if took <= 0 {
 		return 0, fmt.Errorf("pod %s ran %s before the container of %s had ended: both had the same GPU", next.Name, -took, old.Name)
 	}
-	return took, s.deletePod(ctx, next.Name)
+	return took, s.runner().Delete(ctx, next.Name)
 }
 
 // errNoProcess says that a pod's processes are not among those of this machine.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/plugin"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/pods"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/draclient"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
@@ -149,7 +150,7 @@ func (s *Suite) setUp(ctx context.Context) error {
 	if err := s.clear(ctx); err != nil {
 		return err
 	}
-	if err := newNamespace(ctx, s.Cluster.Client, namespace); err != nil {
+	if err := pods.NewNamespace(ctx, s.Cluster.Client, namespace); err != nil {
 		return err
 	}
 	if _, err := draclient.CreateNode(ctx, s.Cluster.Client, node); err != nil {
@@ -185,10 +186,10 @@ func (s *Suite) clear(ctx context.Context) error {
 	if err := client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, metav1.ListOptions{}); err != nil {
 		return fmt.Errorf("delete the pod of the claims: %w", err)
 	}
-	if err := deleteNamespace(ctx, client, namespace); err != nil {
+	if err := pods.DeleteNamespace(ctx, client, namespace); err != nil {
 		return err
 	}
-	if err := ignoreNotFound(client.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{})); err != nil {
+	if err := pods.IgnoreNotFound(client.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{})); err != nil {
 		return fmt.Errorf("delete node %s: %w", node, err)
 	}
 	for _, dir := range []string{s.KubeletRoot, s.CDIRoot} {

@@ -1,4 +1,4 @@
-package prepare
+package pods
 
 import (
 	"context"
@@ -12,17 +12,21 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-const poll = 20 * time.Millisecond
+const (
+	poll = 20 * time.Millisecond
+	// patience is how long one step may take.
+	patience = 2 * time.Minute
+)
 
-// newNamespace makes a namespace in which pods can be created.
-func newNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
+// NewNamespace makes a namespace in which pods can be created.
+func NewNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
 	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("create namespace %s: %w", name, err)
 	}
 	err = wait.PollUntilContextTimeout(ctx, poll, patience, true, func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
-		return err == nil, ignoreNotFound(err)
+		return err == nil, IgnoreNotFound(err)
 	})
 	if err != nil {
 		return fmt.Errorf("wait for the service account of namespace %s: %w", name, err)
@@ -30,9 +34,9 @@ func newNamespace(ctx context.Context, client kubernetes.Interface, name string)
 	return nil
 }
 
-// deleteNamespace deletes a namespace and waits until it is gone. None is fine.
-func deleteNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
-	if err := ignoreNotFound(client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{})); err != nil {
+// DeleteNamespace deletes a namespace and waits until it is gone. None is fine.
+func DeleteNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
+	if err := IgnoreNotFound(client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{})); err != nil {
 		return fmt.Errorf("delete namespace %s: %w", name, err)
 	}
 	// Claims that look in use are let go as soon as nobody protects them.
@@ -41,7 +45,7 @@ func deleteNamespace(ctx context.Context, client kubernetes.Interface, name stri
 			return false, err
 		}
 		_, err := client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-		return apierrors.IsNotFound(err), ignoreNotFound(err)
+		return apierrors.IsNotFound(err), IgnoreNotFound(err)
 	})
 	if err != nil {
 		return fmt.Errorf("wait for the end of namespace %s: %w", name, err)
@@ -49,7 +53,8 @@ func deleteNamespace(ctx context.Context, client kubernetes.Interface, name stri
 	return nil
 }
 
-func ignoreNotFound(err error) error {
+// IgnoreNotFound returns nil for what the API server does not have.
+func IgnoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

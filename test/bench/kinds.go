@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/attach"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/page"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/plot"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/prepare"
+)
+
+// kind is something that can be measured.
+type kind struct {
+	suite   func(bed) suite
+	picture func(page.Text) plot.Picture
+	// caption says what the picture shows.
+	caption string
+}
+
+// suite measures.
+type suite interface {
+	Run(context.Context) (*figures.Report, error)
+	// PeerTitle is the name of the driver that ours is compared with, or empty.
+	PeerTitle() string
+}
+
+// kinds are those there are, by their names.
+func kinds() map[string]kind {
+	return map[string]kind{
+		"prepare": {
+			suite: func(b bed) suite {
+				size := prepare.Full()
+				if b.quick {
+					size = prepare.Quick()
+				}
+				return &prepare.Suite{
+					Cluster: b.cluster, Steps: b.steps, Size: size, Image: b.image,
+					KubeletRoot: b.kubeletRoot, CDIRoot: b.cdiRoot, Work: b.work,
+				}
+			},
+			picture: picturePrepare,
+			caption: "How long preparing one claim takes, and eight at once, with our driver and with the one it is compared with",
+		},
+		"attach": {
+			suite: func(b bed) suite {
+				size := attach.Full()
+				if b.quick {
+					size = attach.Quick()
+				}
+				return &attach.Suite{
+					Cluster: b.cluster, Steps: b.steps, Size: size, Image: b.image,
+					KubeletRoot: b.kubeletRoot, CDIRoot: b.cdiRoot, Work: b.work,
+				}
+			},
+			picture: pictureAttach,
+			caption: "How long joining a VF to a pod takes, and the start of a pod without and with a VF",
+		},
+	}
+}
+
+func names() string { return strings.Join(slices.Sorted(maps.Keys(kinds())), ", ") }
+
+// picturePrepare shows the figures that differ most between drivers.
+func picturePrepare(text page.Text) plot.Picture {
+	names := map[string]string{figures.Ours: "eks-hybrid-dra", figures.Peer: text.Peer}
+	alone := plot.Distribution{Title: "Prepare one claim: share done within a time", Unit: "milliseconds"}
+	bars := plot.Bars{Title: "Eight claims at once: until the last is done", Unit: "ms", Groups: []string{"prepare", "unprepare"}}
+	for _, whose := range []string{figures.Ours, figures.Peer} {
+		samples := text.Report.Samples["prepare_alone"][whose]
+		if len(samples) == 0 {
+			continue
+		}
+		alone.Series = append(alone.Series, plot.Series{Name: names[whose], Values: samples})
+		bars.Series = append(bars.Series, plot.Series{Name: names[whose], Values: []float64{
+			text.Report.Samples["prepare_8_last"][whose].Median(), text.Report.Samples["unprepare_8_last"][whose].Median(),
+		}})
+	}
+	return plot.Picture{Title: "Preparing claims: " + alone.Title + "; " + bars.Title, Panels: []plot.Panel{alone, bars}}
+}
+
+// pictureAttach shows what a VF adds to the start of a pod.
+func pictureAttach(text page.Text) plot.Picture {
+	samples := func(name string) figures.Samples { return text.Report.Samples[name][figures.Ours] }
+	hook := plot.Distribution{Title: "Join a VF to a pod: share done within a time", Unit: "milliseconds", Series: []plot.Series{
+		{Name: "attach-hook", Values: samples(attach.SamplesAttach)},
+	}}
+	starts := plot.Distribution{Title: "Start a pod: share running within a time", Unit: "milliseconds", Series: []plot.Series{
+		{Name: "without a claim", Values: samples(attach.SamplesPlain)}, {Name: "with a VF", Values: samples(attach.SamplesVF)},
+	}}
+	return plot.Picture{Title: "VFs: " + hook.Title + "; " + starts.Title, Panels: []plot.Panel{hook, starts}}
+}
