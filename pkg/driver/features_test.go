@@ -22,6 +22,8 @@ type taintServer struct {
 	client *fake.Clientset
 	// drops is whether it has the feature switched off.
 	drops atomic.Bool
+	// dropsCounters is the same for counters.
+	dropsCounters atomic.Bool
 	// away makes it answer no question.
 	away    atomic.Bool
 	asked   atomic.Int32
@@ -83,6 +85,12 @@ func (s *taintServer) keep(object runtime.Object) (*resourceapi.ResourceSlice, e
 		if s.drops.Load() {
 			slice.Spec.Devices[n].Taints = nil
 		}
+		if s.dropsCounters.Load() {
+			slice.Spec.Devices[n].ConsumesCounters = nil
+		}
+	}
+	if s.dropsCounters.Load() {
+		slice.Spec.SharedCounters = nil
 	}
 	return slice, nil
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 )
 
 const (
@@ -37,6 +38,7 @@ const (
 type fakeGPUs struct {
 	mu       sync.Mutex
 	devices  []device.Device
+	counters []resourceapi.CounterSet
 	faults   []device.Fault
 	err      error
 	fail     map[string]error
@@ -63,7 +65,7 @@ func (f *fakeGPUs) NewConfig() runtime.Object { return v1alpha1.DefaultGpuConfig
 func (f *fakeGPUs) Devices(context.Context) (device.Inventory, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return device.Inventory{Devices: f.devices, Faults: f.faults}, f.err
+	return device.Inventory{Devices: f.devices, Counters: f.counters, Faults: f.faults}, f.err
 }
 
 func (f *fakeGPUs) Prepare(_ context.Context, g device.Grant) (device.Edits, error) {
@@ -149,6 +151,10 @@ type node struct {
 	processes *fakeProcesses
 	bootID    string
 	wait      time.Duration
+	// families are the GPUs alone if it is nil.
+	families   []Family
+	pairs      *pairs.Options
+	attachHook string
 	// registry has the metrics of the instance that was started last.
 	registry *prometheus.Registry
 }
@@ -168,11 +174,15 @@ func (n *node) start() *Driver {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	families := n.families
+	if families == nil {
+		families = []Family{n.gpus}
+	}
 	d, err := New(n.t.Context(), Options{
 		DriverName: testDriver, NodeName: testNode,
 		DataDir: filepath.Join(n.dir, "data"), RegistrarDir: filepath.Join(n.dir, "registry"), CDIDir: n.cdiDir(),
 		BootID: n.bootID, KubeClient: n.client, Processes: n.processes,
-		Families: []Family{n.gpus}, Metrics: metrics, ReleaseWait: n.wait, EndWait: n.wait,
+		Families: families, Pairs: n.pairs, Metrics: metrics, ReleaseWait: n.wait, EndWait: n.wait, AttachHook: n.attachHook,
 	})
 	if err != nil {
 		n.t.Fatal(err)
