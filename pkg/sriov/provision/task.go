@@ -66,21 +66,27 @@ func (t task) makes() bool {
 	return t.wanted.NumVFs != nil && !t.wanted.ExternallyManaged && t.pf.NumVFs == 0 && *t.wanted.NumVFs > 0 && t.check() == nil
 }
 
-// do brings the PF to what is wanted, as far as it goes.
+// do brings the PF to what is wanted, as far as it goes. Each step begins with
+// what the one before has made: a driver that is bound anew gives its interface
+// the default MTU.
 func (t task) do(ctx context.Context) error {
-	var errs []error
+	var err error
 	if t.makes() {
 		if err := t.make(ctx); err != nil {
 			return err
 		}
-		pf, err := t.look(ctx)
-		if err != nil {
+		if t.pf, err = t.look(ctx); err != nil {
 			return err
 		}
-		t.pf = pf
 	}
-	errs = append(errs, t.setMTU(ctx), t.nameAll(ctx))
-	return errors.Join(errs...)
+	var named error
+	if len(t.nameless()) > 0 {
+		named = t.nameAll(ctx)
+		if t.pf, err = t.look(ctx); err != nil {
+			return errors.Join(named, err)
+		}
+	}
+	return errors.Join(named, t.setMTU(ctx))
 }
 
 // look reads the PF anew.
