@@ -113,6 +113,13 @@ func (f *fakeVFs) where(name string) string {
 	return f.places[name].ID
 }
 
+// moved returns how often a device was moved into a sandbox.
+func (f *fakeVFs) moved() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.moves
+}
+
 func (f *fakeVFs) set(change func(*fakeVFs)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -212,8 +212,8 @@ func TestCallerThatIsKilled(t *testing.T) {
 	if a := n.mustAnswer("plugin.sock", "a", s); a.Error != "" {
 		t.Errorf("unexpected answer %+v", a)
 	}
-	if n.vfs.moves != 1 {
-		t.Errorf("%d moves, want 1", n.vfs.moves)
+	if n.vfs.moved() != 1 {
+		t.Errorf("%d moves, want 1", n.vfs.moved())
 	}
 }
 

@@ -168,7 +168,7 @@ func (c *claimStatuses) write(ctx context.Context, uid types.UID, failure *attac
 	options := metav1.ApplyOptions{FieldManager: c.driver.options.DriverName, Force: true}
 	_, err = claims.ApplyStatus(ctx, claimApplyConfiguration(claim, desired), options)
 	if rewritesAllocation(err) {
-		err = c.driver.patchStatus(ctx, claims, claim, desired)
+		_, err = claims.UpdateStatus(ctx, c.driver.withStatuses(claim, desired), metav1.UpdateOptions{FieldManager: c.driver.options.DriverName})
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write the status of the devices of claim %s: %w", record.Claim, err)

@@ -198,6 +198,38 @@ func TestStatusIsTriedAgain(t *testing.T) {
 	}
 }
 
+// The API server refuses an apply if the claim's parameters are not in the form
+// that it would give them.
+func TestStatusOfClaimThatCannotBeApplied(t *testing.T) {
+	n := newAttachNode(t, "net1")
+	d := n.instance("")
+	claim := statusClaim("a", "net1")
+	n.createClaim(claim)
+	mustPrepare(t, d, claim)
+	kind := resourceapi.SchemeGroupVersion.WithKind("ResourceClaim").GroupKind()
+	n.client.PrependReactor("patch", "resourceclaims", failWith(apierrors.NewInvalid(kind, "claim-a", field.ErrorList{
+		field.Invalid(field.NewPath("status", "allocation"), nil, "field cannot be modified once set"),
+	})))
+	c := newClaimStatuses(d)
+	defer c.queue.ShutDown()
+	s := sandboxOf(t, "sandbox-1", "pod-a")
+	n.vfs.fail["net1"] = errors.New("link refused")
+	_, err := d.attachClaim(t.Context(), "a", s)
+	if err := c.write(t.Context(), "a", newAttachFailure(err)); err != nil {
+		t.Fatal(err)
+	}
+	n.deviceStatuses("a", hasCondition("AttachFailed"))
+	delete(n.vfs.fail, "net1")
+	n.mustAttach(d, "a", s)
+	if err := c.write(t.Context(), "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	got := n.deviceStatuses("a", hasCondition("Ready"))
+	if len(got) != 2 || got[0].Driver != "other.example.com" || len(got[1].Conditions) != 1 || got[1].NetworkData.InterfaceName != "net1" {
+		t.Errorf("unexpected status: %+v", got)
+	}
+}
+
 func TestStatusOfWhatIsGoneIsNotWritten(t *testing.T) {
 	for name, change := range map[string]func(*attachNode, *Driver, *resourceapi.ResourceClaim){
 		"claim deleted":       func(*attachNode, *Driver, *resourceapi.ResourceClaim) {},

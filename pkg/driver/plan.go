@@ -179,9 +179,7 @@ func (p *plan) record(bootID string, before *claimstore.Record) *claimstore.Reco
 	if before != nil {
 		*record = *before // with the fields of other releases
 	}
-	if record.BootID != bootID {
-		record.Attached = nil
-	}
+	record.Attached = nil // whoever attaches finds what is there
 	record.Claim, record.BootID, record.Pods, record.ConfigHash, record.Devices = p.claim, bootID, p.pods, p.configHash(), nil
 	for _, s := range p.steps {
 		record.Devices = append(record.Devices, s.entry)

@@ -109,6 +109,14 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim, has *bel
 	if err := faultpoint.At(faultpoint.UnprepareLocked); err != nil {
 		return nil, err
 	}
+	// First, so that a claim that is released in part is not taken for one that
+	// is ready, should it be prepared again.
+	if err := d.cdi.Remove(ref.UID); err != nil {
+		return nil, err
+	}
+	if err := faultpoint.At(faultpoint.UnprepareCDI); err != nil {
+		return nil, err
+	}
 	// A lost holding must not keep its device from being released.
 	if err := d.holdLost(ctx, has); err != nil {
 		return nil, err
@@ -121,12 +129,6 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim, has *bel
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
-	}
-	if err := d.cdi.Remove(ref.UID); err != nil {
-		return nil, err
-	}
-	if err := faultpoint.At(faultpoint.UnprepareCDI); err != nil {
-		return nil, err
 	}
 	if err := d.removeMetadata(ctx, ref); err != nil {
 		return nil, err

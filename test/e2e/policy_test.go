@@ -80,7 +80,7 @@ func TestThePluginsRightsEndWithWhatItNeeds(t *testing.T) {
 	plugin := "system:serviceaccount:" + harness.Namespace + ":" + harness.Plugin
 	for _, right := range []string{
 		"list pods", "get secrets", "list nodes", "update nodes", "list resourceclaims",
-		"update resourceclaims", "update resourceclaims/status", "create pods", "delete deviceclasses",
+		"update resourceclaims", "patch resourceclaims", "create pods", "delete deviceclasses",
 	} {
 		verb, resource, _ := strings.Cut(right, " ")
 		out, err := cluster.Kubectl(t.Context(), "auth", "can-i", verb, resource, "--all-namespaces", "--as", plugin)

@@ -156,7 +156,7 @@ func (b *testBed) clusterUp(ctx context.Context) error {
 // it. No container runs here, so two of these need only be there.
 func (b *testBed) buildProgram(ctx context.Context) error {
 	b.program = filepath.Join(b.scratch, "bin", "kubelet-plugin")
-	_, err := output(ctx, b.root, "go", "build", "-tags", "faultpoints", "-o", b.program, "./cmd/kubelet-plugin")
+	_, err := output(ctx, b.root, "go", "build", "-tags", "faultpoints", "-o", filepath.Dir(b.program)+"/", "./cmd/kubelet-plugin", "./cmd/attach-hook")
 	for _, name := range []string{"nvidia-cdi-hook", "simulated-nvidia-smi"} {
 		err = errors.Join(err, os.WriteFile(filepath.Join(b.scratch, "bin", name), []byte("#!/bin/sh\n"), 0o755)) //nolint:gosec // a program
 	}

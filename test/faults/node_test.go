@@ -119,10 +119,11 @@ func (n *node) left() []string {
 	fine := map[string]bool{
 		filepath.Join(n.dataDir(), "claims.lock"):            true,
 		filepath.Join(n.dataDir(), "bin", "nvidia-cdi-hook"): true,
+		filepath.Join(n.dataDir(), "bin", "attach-hook"):     true,
 	}
 	for _, p := range n.plugins {
 		if p.running() {
-			fine[p.socket()], fine[p.registrarSocket()] = true, true
+			fine[p.socket()], fine[p.registrarSocket()], fine[p.attachSocket()] = true, true, true
 		}
 	}
 	var left []string
@@ -142,7 +143,7 @@ func (n *node) left() []string {
 				return fs.SkipDir
 			case entry.IsDir() && strings.HasPrefix(path, filepath.Join(n.dataDir(), "dra-device-metadata")+"/"):
 				left = append(left, path) // also when empty
-			case entry.IsDir(), fine[path]:
+			case entry.IsDir(), fine[path], filepath.Base(filepath.Dir(path)) == "vfs" && strings.HasSuffix(path, ".lock"):
 			default:
 				left = append(left, path)
 			}

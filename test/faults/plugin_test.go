@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,6 +144,11 @@ func (p *plugin) socket() string {
 
 func (p *plugin) registrarSocket() string {
 	return filepath.Join(p.node.registrarDir(), strings.TrimSuffix(driverName+"-"+p.podUID, "-")+"-reg.sock")
+}
+
+// attachSocket is that of an instance with devices that are attached.
+func (p *plugin) attachSocket() string {
+	return filepath.Join(p.node.dataDir(), "attach", cmp.Or(p.podUID, "plugin")+".sock")
 }
 
 func (p *plugin) String() string {

@@ -1,0 +1,52 @@
+package driver
+
+import (
+	"errors"
+	"slices"
+
+	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// rewritesAllocation tells whether an error of a server-side apply says that it
+// would have changed the allocation.
+//
+// It never means to: but the API server writes the opaque parameters of the
+// claim's configuration, which are part of the allocation, anew, with their
+// fields in the order of the alphabet and without blanks. Where whoever made
+// the claim has sent them in another form, as programs do, it then finds that
+// the allocation was changed, and refuses (seen with Kubernetes 1.37.1). A JSON
+// patch keeps the order and loses the blanks; an update in protobuf, which the
+// plugin's client speaks, leaves the parameters as they are, byte for byte.
+func rewritesAllocation(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil || !apierrors.IsInvalid(err) {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "status.allocation" })
+}
+
+// withStatuses returns a copy of the claim with the entries of this driver's
+// devices brought up to date, for an update that is refused, to be tried again,
+// when somebody else has changed the claim meanwhile. What others have written
+// stays.
+func (d *Driver) withStatuses(claim *resourceapi.ResourceClaim, desired []deviceStatus) *resourceapi.ResourceClaim {
+	claim = claim.DeepCopy()
+	for _, s := range desired {
+		entry := d.ownStatus(claim, s)
+		if entry == nil {
+			claim.Status.Devices = append(claim.Status.Devices, resourceapi.AllocatedDeviceStatus{
+				Driver: s.driver, Pool: s.pool, Device: s.device, ShareID: (*string)(s.shareID),
+			})
+			entry = &claim.Status.Devices[len(claim.Status.Devices)-1]
+		}
+		entry.NetworkData = s.network
+		entry.Conditions = slices.DeleteFunc(entry.Conditions, func(c metav1.Condition) bool {
+			return c.Type == conditionReady || c.Type == conditionAttachFailed
+		})
+		entry.Conditions = append(entry.Conditions, s.conditions...)
+	}
+	return claim
+}
+
