@@ -88,13 +88,21 @@ func serve(ctx context.Context) error {
 		return fmt.Errorf("listen for orders: %w", err)
 	}
 	say("%s", boot.MarkReady)
-	server := &agent.Server{Logs: "/var/log", PowerOff: powerOff}
+	server := &agent.Server{Logs: "/var/log", PowerOff: powerOff, Crash: crash}
 	return server.Serve(ctx, listener)
 }
 
 func powerOff() error {
 	unix.Sync()
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// crash reboots at once: nothing is told, nothing is written to the disk.
+func crash() error {
+	if err := os.WriteFile("/proc/sys/kernel/sysrq", []byte("1"), 0); err != nil {
+		return fmt.Errorf("allow a reboot at once: %w", err)
+	}
+	return os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0)
 }
 
 // say writes to the console.

@@ -155,7 +155,7 @@ func (m *Machine) start(ctx context.Context, o Options, p parts) error {
 	if err != nil {
 		return err
 	}
-	if err := m.awaitAgent(ctx, ended); err != nil {
+	if err := m.awaitAgent(ctx, ended, 1); err != nil {
 		return errors.Join(fmt.Errorf("the guest does not come up: %w\n%s\nIts console ends with:\n%s", err, m.qemuLog(), m.Console()), m.end(0))
 	}
 	return nil
@@ -237,15 +237,15 @@ func (m *Machine) launch(ctx context.Context, tree packages.Tree, config qemu.Ma
 	return ended, nil
 }
 
-// awaitAgent waits until the guest takes orders.
-func (m *Machine) awaitAgent(ctx context.Context, ended <-chan struct{}) error {
+// awaitAgent waits until the guest takes orders after the given number of boots.
+func (m *Machine) awaitAgent(ctx context.Context, ended <-chan struct{}, boots int) error {
 	ctx, cancel := context.WithTimeout(ctx, bootPatience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		// QEMU itself takes connections before the guest does.
-		if said, err := os.ReadFile(m.consolePath()); err == nil && strings.Contains(string(said), boot.MarkReady) {
+		if m.boots() >= boots {
 			return m.Run(ctx, Command{Args: []string{"true"}}, io.Discard, io.Discard)
 		}
 		select {
@@ -256,6 +256,29 @@ func (m *Machine) awaitAgent(ctx context.Context, ended <-chan struct{}) error {
 			return fmt.Errorf("it takes no orders: %w", ctx.Err())
 		}
 	}
+}
+
+// boots says how often the guest came up so far.
+func (m *Machine) boots() int {
+	said, err := os.ReadFile(m.consolePath())
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(said), boot.MarkReady)
+}
+
+// Reboot makes the guest go through what a cut of its power does: all that runs
+// ends at once, and the guest boots again, with its disk as it was. It returns
+// when the guest takes orders.
+func (m *Machine) Reboot(ctx context.Context) error {
+	before := m.boots()
+	if err := m.Crash(ctx); err != nil {
+		return err
+	}
+	if err := m.awaitAgent(ctx, nil, before+1); err != nil {
+		return fmt.Errorf("the guest does not come back: %w\nIts console ends with:\n%s", err, m.Console())
+	}
+	return nil
 }
 
 func (m *Machine) qemuLog() string {

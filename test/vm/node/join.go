@@ -124,17 +124,25 @@ func (n *Node) join(ctx context.Context, config string) error {
 	if err := os.CopyFS(filepath.Join(n.Share(), "node"), os.DirFS(config)); err != nil {
 		return fmt.Errorf("give the guest the node's configuration: %w", err)
 	}
-	script := "set -e; hostname " + n.Name + "; mkdir -p /var/lib/kubelet /etc/containerd/certs.d /etc/cdi\n"
+	script := "set -e; mkdir -p /var/lib/kubelet /etc/containerd/certs.d /etc/cdi; echo " + n.Name + " > /etc/hostname\n"
 	for to, from := range n.needs.Files {
 		script += fmt.Sprintf("mkdir -p %s; cp %s %s\n", filepath.Dir(to), filepath.Join(folder, from), to)
 	}
 	if _, err := n.Output(ctx, machine.Command{Args: []string{"sh", "-c", script}}); err != nil {
 		return err
 	}
+	return n.boot(ctx)
+}
+
+// boot starts what a node starts when its machine has come up.
+func (n *Node) boot(ctx context.Context) error {
+	if _, err := n.Output(ctx, machine.Command{Args: []string{"hostname", n.Name}}); err != nil {
+		return err
+	}
 	if err := n.step("containerd", func() error { return n.StartContainerd(ctx) }); err != nil {
 		return err
 	}
-	if err := n.LoadImage(ctx, filepath.Join(config, n.needs.SandboxImage)); err != nil {
+	if err := n.LoadImage(ctx, filepath.Join(n.Share(), "node", n.needs.SandboxImage)); err != nil {
 		return err
 	}
 	return n.step("The node "+n.Name, func() error {
@@ -143,6 +151,14 @@ func (n *Node) join(ctx context.Context, config string) error {
 		}
 		return n.awaitReady(ctx)
 	})
+}
+
+// Reboot cuts the node's power, in effect, and waits until it is ready again.
+func (n *Node) Reboot(ctx context.Context) error {
+	if err := n.step("Rebooting", func() error { return n.Machine.Reboot(ctx) }); err != nil {
+		return err
+	}
+	return n.boot(ctx)
 }
 
 // StartContainerd starts containerd and waits until it answers.
@@ -174,7 +190,6 @@ func (n *Node) StartKubelet(ctx context.Context) error {
 
 // LoadImage imports an image archive (OCI layout or docker save) into the node.
 func (n *Node) LoadImage(ctx context.Context, archive string) (err error) {
-	// Linking costs nothing, where both are on one disk; the copy is removed.
 	name := filepath.Join(n.Share(), "image-"+filepath.Base(archive))
 	content, err := os.ReadFile(archive)
 	if err != nil {
@@ -192,8 +207,13 @@ func (n *Node) LoadImage(ctx context.Context, archive string) (err error) {
 	})
 }
 
+// awaitReady waits until the node is ready in its present life.
 func (n *Node) awaitReady(ctx context.Context) error {
-	for _, condition := range []string{"create", "condition=Ready"} {
+	bootID, err := n.Output(ctx, machine.Command{Args: []string{"cat", "/proc/sys/kernel/random/boot_id"}})
+	if err != nil {
+		return err
+	}
+	for _, condition := range []string{"create", "jsonpath={.status.nodeInfo.bootID}=" + strings.TrimSpace(bootID), "condition=Ready"} {
 		_, err := n.Kubectl(ctx, "wait", "node/"+n.Name, "--for="+condition, fmt.Sprintf("--timeout=%.0fs", kubeletPatience.Seconds()))
 		if err != nil {
 			return err

@@ -153,12 +153,12 @@ func TestPowerOffIsAnsweredFirst(t *testing.T) {
 	}
 }
 
-func await(t *testing.T, true func() bool) {
+func await(t *testing.T, done func() bool) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for !true() {
+	for !done() {
 		select {
 		case <-tick.C:
 		case <-deadline:

@@ -70,6 +70,12 @@ func (c *Client) PowerOff(ctx context.Context) error {
 	return c.order(ctx, request{Op: opPowerOff}, io.Discard, io.Discard)
 }
 
+// Crash makes the guest reboot at once, as a cut of its power would: nothing is
+// ended, and nothing more is written.
+func (c *Client) Crash(ctx context.Context) error {
+	return c.order(ctx, request{Op: opCrash}, io.Discard, io.Discard)
+}
+
 func (c *Client) order(ctx context.Context, r request, out, errOut io.Writer) (err error) {
 	conn, err := c.Dial(ctx)
 	if err != nil {

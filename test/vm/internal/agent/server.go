@@ -13,14 +13,19 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 )
+
+// answerPatience bounds how long the guest stays on for a client to read that it
+// will turn off.
+const answerPatience = 5 * time.Second
 
 // Server obeys orders in the guest.
 type Server struct {
 	// Logs is the folder of the services' logs.
 	Logs string
-	// PowerOff turns the guest off.
-	PowerOff func() error
+	// PowerOff turns the guest off, and Crash reboots it at once.
+	PowerOff, Crash func() error
 
 	mu       sync.Mutex
 	services map[string]*service
@@ -74,9 +79,14 @@ func (s *Server) handle(ctx context.Context, conn net.Conn) {
 	if payload, err := json.Marshal(answer); err == nil {
 		_ = out.write(frameResult, payload)
 	}
-	if r.Op == opPowerOff && s.PowerOff != nil {
-		_ = conn.Close()
-		_ = s.PowerOff()
+	last := map[string]func() error{opPowerOff: s.PowerOff, opCrash: s.Crash}[r.Op]
+	if last != nil {
+		// A client that has its answer closes the connection.
+		select {
+		case <-ctx.Done():
+		case <-time.After(answerPatience):
+		}
+		_ = last()
 	}
 }
 
@@ -89,7 +99,7 @@ func (s *Server) obey(ctx context.Context, r request, out *frames) result {
 		err = s.start(r)
 	case opStop:
 		err = s.stop(ctx, r)
-	case opPowerOff:
+	case opPowerOff, opCrash:
 	default:
 		err = fmt.Errorf("unknown order %q", r.Op)
 	}

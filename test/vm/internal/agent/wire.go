@@ -17,6 +17,7 @@ const (
 	opStart    = "start"
 	opStop     = "stop"
 	opPowerOff = "poweroff"
+	opCrash    = "crash"
 )
 
 // Command is a program to run in the guest.

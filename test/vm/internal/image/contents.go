@@ -1,7 +1,7 @@
 package image
 
 // recipe changes when what is done with the contents changes.
-const recipe = "1"
+const recipe = "2"
 
 // programs are taken from the packages, with the libraries that they need.
 func programs() []string {

@@ -57,7 +57,7 @@ func (b Base) diskKey(programs map[string]string) (string, error) {
 	}
 	sort.Strings(names)
 	sum := sha256.New()
-	fmt.Fprintln(sum, b.key, diskSize)
+	fmt.Fprintln(sum, recipe, b.key, diskSize)
 	for _, name := range names {
 		info, err := os.Stat(programs[name])
 		if err != nil {
@@ -76,7 +76,7 @@ func makeDisk(ctx context.Context, image, root string, tree packages.Tree) error
 	if err := os.Truncate(image, diskSize); err != nil {
 		return fmt.Errorf("make the disk: %w", err)
 	}
-	cmd := tree.Command(ctx, "usr/sbin/mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1,root_owner=0:0", "-d", root, image)
+	cmd := tree.Command(ctx, "usr/sbin/mkfs.ext4", "-q", "-F", "-J", "size=16", "-E", "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", "-d", root, image)
 	cmd.Env = append(cmd.Env, "MKE2FS_CONFIG="+filepath.Join(tree.Dir, "etc/mke2fs.conf"))
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make the disk's file system: %w: %s", err, output)

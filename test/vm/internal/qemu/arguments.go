@@ -46,7 +46,7 @@ const (
 
 // Arguments are QEMU's, but for those that say how to run it.
 func (m Machine) Arguments() []string {
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot",
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none",
 		"-machine", "q35,kernel-irqchip=split", "-cpu", "max", "-serial", "file:" + m.Console}
 	args = append(args, m.numa()...)
 	// With it VFs can be given to user space, as vfio-pci does.
@@ -122,7 +122,7 @@ func (m Machine) services() []string {
 }
 
 func (m Machine) commandLine() string {
-	words := []string{"console=ttyS0", "panic=-1", "intel_iommu=on", "mitigations=off", "loglevel=4"}
+	words := []string{"console=ttyS0", "panic=0", "intel_iommu=on", "mitigations=off", "loglevel=4"}
 	names := make([]string, 0, len(m.Settings))
 	for name := range m.Settings {
 		names = append(names, name)
