@@ -10,7 +10,39 @@ const NodeConfigKind = "NodeConfig"
 type NodeConfig struct {
 	metav1.TypeMeta `json:",inline"`
 
-	SRIOV SRIOVConfig `json:"sriov,omitempty"`
+	SRIOV   SRIOVConfig   `json:"sriov,omitempty"`
+	Pairing PairingConfig `json:"pairing,omitempty"`
+	NCCL    NCCLConfig    `json:"nccl,omitempty"`
+}
+
+// PairingConfig says which GPUs are also given together with a VF of the NIC
+// beside them. The plugin finds out by itself what is beside what; this is for
+// when it is to be otherwise.
+type PairingConfig struct {
+	// LeastAlignment is how near a NIC must be to a GPU at least, in the words
+	// of "nvidia-smi topo -m": PIX, PXB, PHB, NODE or SYS. The default is NODE:
+	// the same NUMA node.
+	LeastAlignment string `json:"leastAlignment,omitempty"`
+	// Pairs are decided here, however near the two are. The other GPUs find
+	// their NICs among all, those named here too.
+	Pairs []GPUNICPair `json:"pairs,omitempty"`
+}
+
+// GPUNICPair joins a GPU with a NIC.
+type GPUNICPair struct {
+	// GPU is the GPU's PCI address, such as "0000:1b:00.0".
+	GPU string `json:"gpu"`
+	// NIC is the PCI address of the NIC's PF, such as "0000:18:00.0". A GPU
+	// without one stays alone.
+	NIC string `json:"nic,omitempty"`
+}
+
+// NCCLConfig is about what containers are told for NVIDIA's NCCL.
+type NCCLConfig struct {
+	// SetIBHCA gives containers with GPUs and RDMA devices of one claim the
+	// environment variable NCCL_IB_HCA, with the RDMA devices in the order of
+	// the GPUs.
+	SetIBHCA bool `json:"setIBHCA,omitempty"`
 }
 
 // SRIOVConfig says which VFs are published, and which are made.

@@ -15,6 +15,7 @@ func nodeConfig(selectors ...VFSelector) *NodeConfig {
 	return &NodeConfig{
 		TypeMeta: metav1.TypeMeta{APIVersion: "resource.eks-hybrid-dra/v1alpha1", Kind: "NodeConfig"},
 		SRIOV:    SRIOVConfig{Selectors: selectors},
+		Pairing:  PairingConfig{LeastAlignment: "NODE"},
 	}
 }
 
@@ -48,6 +49,14 @@ sriov:
 				PFNames: []string{"ibp24s0#0-3,5", "ibp41s0"}, RootDevices: []string{"0000:9a:00.0#1"}, PCIAddresses: []string{"0000:18:00.1"},
 				LinkTypes: []string{"infiniband", "ether"}, RDMA: ptr.To(true), NumVFs: ptr.To(8), MTU: ptr.To(4092),
 			}, VFSelector{PFNames: []string{"ens1f0"}, NumVFs: ptr.To(4), ExternallyManaged: true}),
+		},
+		"pairs": {
+			nodeHead + "pairing: {leastAlignment: PXB, pairs: [{gpu: '0000:1B:00.0', nic: '0000:18:00.0'}, {gpu: '0000:43:00.0'}]}\nnccl: {setIBHCA: true}",
+			&NodeConfig{
+				TypeMeta: nodeConfig().TypeMeta,
+				Pairing:  PairingConfig{LeastAlignment: "PXB", Pairs: []GPUNICPair{{GPU: "0000:1b:00.0", NIC: "0000:18:00.0"}, {GPU: "0000:43:00.0"}}},
+				NCCL:     NCCLConfig{SetIBHCA: true},
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,6 +111,11 @@ func TestRefuseNodeConfig(t *testing.T) {
 			[]string{`sriov.selectors[1].numVFs: Invalid value: 8`, "sriov.selectors[0] gives a 4 VFs"},
 		},
 		"externally managed": {one(`externallyManaged: true`), []string{`sriov.selectors[0].numVFs: Required`}},
+		"alignment":          {nodeHead + "pairing: {leastAlignment: near}", []string{`pairing.leastAlignment: Unsupported value: "near"`, "PIX", "SYS"}},
+		"pair without GPU":   {nodeHead + "pairing: {pairs: [{nic: '0000:18:00.0'}]}", []string{`pairing.pairs[0].gpu: Required value`}},
+		"GPU of a pair":      {nodeHead + "pairing: {pairs: [{gpu: gpu-0}]}", []string{`pairing.pairs[0].gpu: Invalid value: "gpu-0"`, "0000:18:00.0"}},
+		"NIC of a pair":      {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0', nic: mlx5_0}]}", []string{`pairing.pairs[0].nic: Invalid value: "mlx5_0"`}},
+		"GPU in two pairs":   {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0'}, {gpu: '0000:1B:00.0', nic: '0000:18:00.0'}]}", []string{`pairing.pairs[1].gpu: Invalid value: "0000:1b:00.0": pairing.pairs[0] has decided`}},
 		"mtu":                {one(`mtu: 1`), []string{`sriov.selectors[0].mtu: Invalid value: 1`}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,11 +134,13 @@ func TestRefuseNodeConfig(t *testing.T) {
 
 func TestNodeConfigCopySharesNothing(t *testing.T) {
 	full := func() *NodeConfig {
-		return nodeConfig(VFSelector{
+		c := nodeConfig(VFSelector{
 			Vendors: []string{"a"}, Devices: []string{"a"}, Drivers: []string{"a"}, PFNames: []string{"a"},
 			RootDevices: []string{"a"}, PCIAddresses: []string{"a"}, LinkTypes: []string{"a"},
 			RDMA: ptr.To(true), NumVFs: ptr.To(1), MTU: ptr.To(1),
 		})
+		c.Pairing.Pairs = []GPUNICPair{{GPU: "a", NIC: "a"}}
+		return c
 	}
 	original := full()
 	copied, ok := original.DeepCopyObject().(*NodeConfig)
@@ -136,6 +152,7 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 		list[0] = "b"
 	}
 	*s.RDMA, *s.NumVFs, *s.MTU = false, 2, 2
+	copied.Pairing.Pairs[0] = GPUNICPair{GPU: "b"}
 	if diff := cmp.Diff(full(), original); diff != "" {
 		t.Errorf("changing the copy changed the original (-before +after):\n%s", diff)
 	}

@@ -26,6 +26,13 @@ func (c *NodeConfig) Default() {
 			}
 		}
 	}
+	if c.Pairing.LeastAlignment == "" {
+		c.Pairing.LeastAlignment = defaultAlignment
+	}
+	for i := range c.Pairing.Pairs {
+		p := &c.Pairing.Pairs[i]
+		p.GPU, p.NIC = strings.ToLower(p.GPU), strings.ToLower(p.NIC)
+	}
 }
 
 // Validate returns an error that names every field with a wrong value.
@@ -36,6 +43,7 @@ func (c *NodeConfig) Validate() error {
 		errs = append(errs, s.validate(path.Index(i))...)
 	}
 	errs = append(errs, c.SRIOV.validateNumbers(path)...)
+	errs = append(errs, c.Pairing.validate(field.NewPath("pairing"))...)
 	return errs.ToAggregate()
 }
 
@@ -45,6 +53,7 @@ func (c *NodeConfig) DeepCopyObject() runtime.Object {
 		return nil
 	}
 	out := *c
+	out.Pairing.Pairs = slices.Clone(c.Pairing.Pairs)
 	out.SRIOV.Selectors = slices.Clone(c.SRIOV.Selectors)
 	for i := range out.SRIOV.Selectors {
 		s := &out.SRIOV.Selectors[i]
@@ -65,16 +74,7 @@ func (s *VFSelector) validate(path *field.Path) field.ErrorList {
 			}
 		}
 	}
-	hexID, address := regexp.MustCompile(`^[0-9a-f]{4}$`), regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
-	matches := func(pattern *regexp.Regexp, want string) func(string) string {
-		return func(v string) string {
-			if !pattern.MatchString(v) {
-				return want
-			}
-			return ""
-		}
-	}
-	isAddress := matches(address, "want a PCI address with its domain, such as 0000:18:00.1")
+	hexID, isAddress := regexp.MustCompile(`^[0-9a-f]{4}$`), isPCIAddress("0000:18:00.1")
 	each("vendors", s.Vendors, matches(hexID, "want the four hexadecimal digits of a PCI vendor, such as 15b3"))
 	each("devices", s.Devices, matches(hexID, "want the four hexadecimal digits of a PCI device, such as 101e"))
 	each("drivers", s.Drivers, matches(regexp.MustCompile(`^[0-9A-Za-z_.-]+$`), "want the name of a kernel driver, such as mlx5_core"))
@@ -100,6 +100,20 @@ func (s *VFSelector) validate(path *field.Path) field.ErrorList {
 		errs = append(errs, within(path.Child("mtu"), *s.MTU, minMTU, maxMTU)...)
 	}
 	return errs
+}
+
+// matches returns a check that says what is wanted.
+func matches(pattern *regexp.Regexp, want string) func(string) string {
+	return func(v string) string {
+		if !pattern.MatchString(v) {
+			return want
+		}
+		return ""
+	}
+}
+
+func isPCIAddress(example string) func(string) string {
+	return matches(regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`), "want a PCI address with its domain, such as "+example)
 }
 
 // withNumbers returns a check of "PF" and of "PF#0,2-7", where why checks the
