@@ -6,18 +6,7 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
-
-// Options say which GPUs and NICs become pairs.
-type Options struct {
-	// Sysfs tells where PCI functions sit.
-	Sysfs topology.Sysfs
-	// Pairing says how near a NIC must be, and which pairs a person has
-	// decided. Its Capacity is not used: a NIC serves as many GPUs as it has
-	// VFs.
-	Pairing topology.Pairing
-}
 
 // Found is what is known when devices are joined.
 type Found struct {
