@@ -14,7 +14,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/simulated"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/internal/fixture"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/kernel"
@@ -440,27 +439,5 @@ func eventually(t *testing.T, what string, holds func() bool) {
 			t.Fatalf("in vain waited until %s", what)
 		}
 		time.Sleep(time.Millisecond)
-	}
-}
-
-func BenchmarkDevices(b *testing.B) {
-	root := b.TempDir()
-	machine := simulated.New(simulated.DGXH200, "node")
-	if err := machine.WriteSysfs(root); err != nil {
-		b.Fatal(err)
-	}
-	host := &fixture.Namespace{}
-	for _, port := range machine.NICs() {
-		host.Add(kernel.Link{Name: port.Netdev, Device: port.Address, Type: "infiniband", Up: true, Carrier: true})
-		for _, vf := range port.VFs {
-			host.Add(kernel.Link{Name: vf.Netdev, Device: vf.Address, Type: "infiniband"})
-		}
-	}
-	f := New(Options{SysfsRoot: root, DataDir: b.TempDir(), BootID: "boot-1", Kernel: host})
-	for b.Loop() {
-		found, err := f.Devices(b.Context())
-		if err != nil || len(found.Devices) != 64 || len(found.Faults) > 0 {
-			b.Fatalf("got %d devices, faults %v, error %v", len(found.Devices), found.Faults, err)
-		}
 	}
 }

@@ -1,6 +1,7 @@
 package sriov
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,7 +37,7 @@ const nodeWait = 2 * time.Second
 // since VFs of one claim may have different modes; a runtime adds a node that
 // two devices have only once. The journal is nil for admin
 // access, which gets the device nodes that are there and nothing else.
-func (f *Family) edits(address topology.Address, config *v1alpha1.VfConfig, j *vfstate.Journal, grant device.Grant) (device.Edits, error) {
+func (f *Family) edits(ctx context.Context, address topology.Address, config *v1alpha1.VfConfig, j *vfstate.Journal) (device.Edits, error) {
 	out := device.Edits{Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{}}
 	// A CDI device must not be empty, and programs such as DPDK's want the
 	// address.
@@ -47,9 +48,9 @@ func (f *Family) edits(address topology.Address, config *v1alpha1.VfConfig, j *v
 		if j == nil {
 			return out, nil
 		}
-		return out, f.addVFIO(&out, address)
+		return out, f.addVFIO(ctx, &out, address)
 	}
-	rdma, err := f.addRDMA(&out, address, config, j)
+	rdma, err := f.addRDMA(ctx, &out, address, config, j)
 	if err != nil {
 		return device.Edits{}, err
 	}
@@ -84,13 +85,13 @@ func (f *Family) addAttributes(out *device.Edits, config *v1alpha1.VfConfig, j *
 
 // addVFIO adds the node of the VF's IOMMU group, and the one that every program
 // with a group needs.
-func (f *Family) addVFIO(out *device.Edits, address topology.Address) error {
+func (f *Family) addVFIO(ctx context.Context, out *device.Edits, address topology.Address) error {
 	group, err := f.drivers.Group(address)
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{"vfio/vfio", "vfio/" + group.Name} {
-		node, err := f.node(name, nodeWait)
+		node, err := f.node(ctx, name, nodeWait)
 		if err != nil {
 			return err
 		}
@@ -99,7 +100,7 @@ func (f *Family) addVFIO(out *device.Edits, address topology.Address) error {
 	return nil
 }
 
-func (f *Family) addRDMA(out *device.Edits, address topology.Address, config *v1alpha1.VfConfig, j *vfstate.Journal) (rdmaDevice, error) {
+func (f *Family) addRDMA(ctx context.Context, out *device.Edits, address topology.Address, config *v1alpha1.VfConfig, j *vfstate.Journal) (rdmaDevice, error) {
 	link, err := linkOf(f.kernel.Host(), address)
 	if err != nil {
 		return rdmaDevice{}, err
@@ -115,14 +116,14 @@ func (f *Family) addRDMA(out *device.Edits, address topology.Address, config *v1
 		return rdma, nil
 	}
 	for _, name := range rdma.nodes {
-		node, err := f.node(filepath.Join(rdmaFolder, name), 0)
+		node, err := f.node(ctx, filepath.Join(rdmaFolder, name), 0)
 		if err != nil {
 			return rdmaDevice{}, fmt.Errorf("RDMA device %s of VF %s: %w", rdma.name, address, err)
 		}
 		out.Device.DeviceNodes = append(out.Device.DeviceNodes, node)
 	}
 	// Programs without the connection manager do not need its node.
-	if node, err := f.node(filepath.Join(rdmaFolder, connectionManager), 0); err == nil {
+	if node, err := f.node(ctx, filepath.Join(rdmaFolder, connectionManager), 0); err == nil {
 		out.Device.DeviceNodes = append(out.Device.DeviceNodes, node)
 	}
 	if text := strings.Join(rdma.nodes, ","); text != "" && len(text) <= resourceapi.DeviceAttributeMaxValueLength {
@@ -133,7 +134,7 @@ func (f *Family) addRDMA(out *device.Edits, address topology.Address, config *v1
 
 // node describes a device node of the host such that a runtime need not look for
 // it, waiting a little for one that is just being made.
-func (f *Family) node(name string, wait time.Duration) (*cdispec.DeviceNode, error) {
+func (f *Family) node(ctx context.Context, name string, wait time.Duration) (*cdispec.DeviceNode, error) {
 	path := filepath.Join(f.opts.DevRoot, name)
 	deadline := time.Now().Add(wait)
 	for {
@@ -143,7 +144,7 @@ func (f *Family) node(name string, wait time.Duration) (*cdispec.DeviceNode, err
 		case err == nil && stat.Mode&unix.S_IFMT == unix.S_IFCHR:
 			return &cdispec.DeviceNode{
 				Path: filepath.Join("/dev", name), Type: "c", Permissions: "rw",
-				Major: int64(unix.Major(uint64(stat.Rdev))), Minor: int64(unix.Minor(uint64(stat.Rdev))),
+				Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)),
 			}, nil
 		case err == nil:
 			return nil, fmt.Errorf("/dev/%s on the host is no character device", name)
@@ -152,6 +153,10 @@ func (f *Family) node(name string, wait time.Duration) (*cdispec.DeviceNode, err
 		case time.Now().After(deadline):
 			return nil, fmt.Errorf("/dev/%s is not on the host: see that its kernel module is loaded and udev runs", name)
 		}
-		time.Sleep(returnPoll)
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(returnPoll):
+		}
 	}
 }

@@ -37,7 +37,7 @@ func (l *life) step(do func(*Family) error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			if r != errCrash { //nolint:errorlint // the very value
-				panic(r)
+				panic(r) //nolint:forbidigo // a failure of the code under test
 			}
 			err = errCrash
 		}
@@ -127,6 +127,9 @@ func TestFaultAtEveryStep(t *testing.T) {
 		for n, step := range c.steps(t) {
 			for _, how := range []string{"crash", "error"} {
 				for _, then := range []string{"goes on", "ends", "namespace ends"} {
+					if how == "error" && then == "namespace ends" {
+						continue // what failed has been undone by then
+					}
 					t.Run(fmt.Sprintf("%s/%d %s/%s/%s", c.name, n, step, how, then), func(t *testing.T) {
 						t.Parallel()
 						oneFault(t, c, n, how, then)
@@ -149,7 +152,7 @@ func oneFault(t *testing.T, c lifeCase, nth int, how, then string) {
 		case count != nth+1:
 			return nil
 		case how == "crash":
-			panic(errCrash)
+			panic(errCrash) //nolint:forbidigo // nothing that is deferred may see an error
 		default:
 			return errInject
 		}
@@ -271,8 +274,12 @@ func checkChanges(t *testing.T, files *token.FileSet, f *ast.FuncDecl, changes m
 			return true
 		}
 		changes[change] = true
-		// What is returned at once is followed by a point in the caller.
-		if last < call.Pos() && f.Name.Name != "restoreDriver" && !(f.Name.Name == "Release" && name == "Delete") {
+		// The caller has a point after the one, and there is nothing to follow the
+		// other.
+		if f.Name.Name == "restoreDriver" || f.Name.Name == "Release" {
+			return true
+		}
+		if last < call.Pos() {
 			t.Errorf("%s: no point at which the plugin can be made to fail follows %s in %s", files.Position(call.Pos()), change, f.Name.Name)
 		}
 		return true

@@ -32,7 +32,7 @@ func (f *Family) Prepare(ctx context.Context, grant device.Grant) (device.Edits,
 		return device.Edits{}, err
 	}
 	if grant.AdminAccess {
-		return f.edits(address, config, nil, grant)
+		return f.edits(ctx, address, config, nil)
 	}
 	unlock, err := f.journal.Lock(ctx, address)
 	if err != nil {
@@ -52,7 +52,7 @@ func (f *Family) Prepare(ctx context.Context, grant device.Grant) (device.Edits,
 			return device.Edits{}, err
 		}
 	}
-	return f.edits(address, config, j, grant)
+	return f.edits(ctx, address, config, j)
 }
 
 // begin returns the journal of the VF for this claim, on disk, with all that is

@@ -1,3 +1,7 @@
+// The simulated machine needs C, which tests in the guest are built without.
+
+//go:build !guest
+
 package sriov_test
 
 import (
@@ -37,7 +41,7 @@ type dgx struct {
 func newDGX(t *testing.T) *dgx {
 	t.Helper()
 	hostPath := newNetns(t)
-	real, err := kernel.New(hostPath)
+	beneath, err := kernel.New(hostPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +53,7 @@ func newDGX(t *testing.T) *dgx {
 	}
 	makeNodes(t, root)
 	k, err := nickernel.New(t.Context(), nickernel.Options{
-		Real: real, HostNetns: hostPath, NICs: machine.NICs(), Dir: filepath.Join(root, "nics"), BootID: "boot",
+		Real: beneath, HostNetns: hostPath, NICs: machine.NICs(), Dir: filepath.Join(root, "nics"), BootID: "boot",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -200,11 +204,10 @@ func TestSimulatedPodsReachEachOther(t *testing.T) {
 	var grants []device.Grant
 	var pods []string
 	for n := range 2 {
-		g := d.grant(n, func(c *v1alpha1.VfConfig) {
-			c.Addresses, c.MAC, c.MTU = []string{fmt.Sprintf("192.168.7.%d/24", n+1)}, fmt.Sprintf("02:00:00:00:07:%02x", n), ptr.To(1400)
-		})
+		ips, mac := []string{fmt.Sprintf("192.168.7.%d/24", n+1)}, fmt.Sprintf("02:00:00:00:07:%02x", n)
+		g := d.grant(n, func(c *v1alpha1.VfConfig) { c.Addresses, c.MAC, c.MTU = ips, mac, ptr.To(1400) })
 		got, pod := d.give(g)
-		want := device.Attachment{Interface: "net1", HardwareAddress: g.Config.(*v1alpha1.VfConfig).MAC, IPs: g.Config.(*v1alpha1.VfConfig).Addresses, Changed: true}
+		want := device.Attachment{Interface: "net1", HardwareAddress: mac, IPs: ips, Changed: true}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("pod %d (-want +got):\n%s", n, diff)
 		}
