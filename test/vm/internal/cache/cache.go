@@ -8,12 +8,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Env is the environment variable that names the cache folder.
 const Env = "EKS_HYBRID_DRA_CACHE"
+
+// unused is after how long without use an entry makes room for a new one.
+const unused = 14 * 24 * time.Hour
 
 // Dir is the part of the shared cache that belongs to the guest.
 func Dir() (string, error) {
@@ -37,7 +41,8 @@ func Key(parts ...string) string {
 // build fills a folder that then gets the name; a second process waits for it.
 func Ensure(dir, name string, build func(partial string) error) (path string, err error) {
 	path = filepath.Join(dir, name)
-	if _, err := os.Stat(path); err == nil {
+	// The time of its last use keeps it.
+	if err := os.Chtimes(path, time.Time{}, time.Now()); err == nil {
 		return path, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -65,7 +70,27 @@ func Ensure(dir, name string, build func(partial string) error) (path string, er
 	if err := os.Rename(partial, path); err != nil {
 		return "", fmt.Errorf("put an entry into the cache: %w", err)
 	}
-	return path, nil
+	return path, prune(dir, name)
+}
+
+// prune removes what was of the same kind as the new entry, and has not been
+// used for long.
+func prune(dir, name string) error {
+	kind, _, _ := strings.Cut(name, "-")
+	entries, err := filepath.Glob(filepath.Join(dir, kind+"-*"))
+	if err != nil {
+		return fmt.Errorf("look for old cache entries: %w", err)
+	}
+	for _, path := range entries {
+		info, err := os.Stat(path)
+		if err != nil || time.Since(info.ModTime()) < unused {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove an old cache entry: %w", err)
+		}
+	}
+	return nil
 }
 
 // Lock waits for the file's lock and holds it until the returned function is

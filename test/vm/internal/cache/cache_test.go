@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestAnEntryIsMadeOnce(t *testing.T) {
@@ -43,6 +44,30 @@ func TestAFailedEntryLeavesNothing(t *testing.T) {
 	}
 	if _, err := Ensure(dir, "entry", func(string) error { return nil }); err != nil {
 		t.Errorf("the next try: %v", err)
+	}
+}
+
+func TestANewEntryTakesThePlaceOfUnusedOnes(t *testing.T) {
+	dir := t.TempDir()
+	fill := func(string) error { return nil }
+	for _, name := range []string{"disk-old", "disk-used", "base-old"} {
+		path, err := Ensure(dir, name, fill)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-2*unused)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"disk-used", "disk-new"} {
+		if _, err := Ensure(dir, name, fill); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]bool{"disk-old": false, "disk-used": true, "disk-new": true, "base-old": true} {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != want {
+			t.Errorf("%s: %v, want it there: %v", name, err, want)
+		}
 	}
 }
 
