@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,6 +75,7 @@ func New(opts Options) *Provisioner {
 // which. It is cheap where everything is as wanted already. Changed says that
 // something was done, so that what was known of the PFs is no longer true.
 func (p *Provisioner) Run(ctx context.Context, pfs []nic.PF, wants func(nic.PF) selection.Wanted) (changed bool, failed map[topology.Address]error) {
+	p.forget(pfs)
 	failed = make(map[topology.Address]error)
 	started := make(map[topology.Address]chan struct{})
 	for _, pf := range pfs {
@@ -101,6 +103,17 @@ func (p *Provisioner) Run(ctx context.Context, pfs []nic.PF, wants func(nic.PF) 
 		}
 	}
 	return len(started) > 0, failed
+}
+
+// forget drops what is known of PFs that are gone.
+func (p *Provisioner) forget(there []nic.PF) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for address, state := range p.pfs {
+		if state.running == nil && !slices.ContainsFunc(there, func(pf nic.PF) bool { return pf.Address == address }) {
+			delete(p.pfs, address)
+		}
+	}
 }
 
 // start begins the work on a PF, if there is any, and it is time for it.

@@ -186,6 +186,9 @@ func TestRetryWaits(t *testing.T) {
 	if attempts != 1 {
 		t.Errorf("got %d attempts, want 1", attempts)
 	}
+	if _, failed := b.p.Run(t.Context(), nil, nil); len(failed) > 0 || !b.p.NextRetry().IsZero() {
+		t.Errorf("a PF that is gone is still to be tried again: %v", failed)
+	}
 }
 
 func TestInterfaceMissing(t *testing.T) {
