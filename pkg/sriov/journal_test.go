@@ -174,3 +174,22 @@ func TestUnreadableJournal(t *testing.T) {
 		m.clean(vf0, safe("vf000018001"))
 	})
 }
+
+// A runtime's path is one of the host's, whose links lead to places on the host.
+func TestPathOnHost(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.opts.HostRoot = t.TempDir()
+	root := filepath.Join(m.opts.HostRoot, "proc/1/root")
+	m.must(os.MkdirAll(filepath.Join(root, "var"), 0o755))
+	m.must(os.Symlink("/run", filepath.Join(root, "var/run")))
+	path, err := m.family().onHost("/var/run/netns/cni-1")
+	m.must(err)
+	if want := filepath.Join(root, "run/netns/cni-1"); path != want {
+		t.Errorf("got %s, want %s", path, want)
+	}
+	m.opts.HostRoot = "/"
+	if path, err = m.family().onHost("/var/run/netns/cni-1"); path != "/var/run/netns/cni-1" || err != nil {
+		t.Errorf("on the host itself: got %s, %v", path, err)
+	}
+}
