@@ -25,6 +25,10 @@ func test(name *string) *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Name, o.Out, o.Modules = *name, os.Stdout, testModules()
+			if !cmd.Flags().Changed("name") {
+				// Runs of several people must not meet.
+				o.Name = fmt.Sprintf("test-%d", os.Getpid())
+			}
 			return runTests(cmd.Context(), o, args)
 		},
 	}

@@ -107,9 +107,19 @@ func (m *Machine) Console() string {
 
 func (m *Machine) consolePath() string { return filepath.Join(m.dir, "console.log") }
 
+func (m *Machine) initPath() string { return filepath.Join(m.dir, "init") }
+
+func (m *Machine) initramfsPath() string { return filepath.Join(m.dir, "initramfs.cpio") }
+
 // Down turns the guest off and removes its folder.
-func (m *Machine) Down(ctx context.Context) error {
+func (m *Machine) Down(ctx context.Context) (err error) {
 	ctx = context.WithoutCancel(ctx)
+	lock := m.dir + ".lock"
+	unlock, err := cache.Lock(lock)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	ask, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	// One that no longer answers is killed below.
@@ -119,6 +129,9 @@ func (m *Machine) Down(ctx context.Context) error {
 	}
 	if err := os.RemoveAll(m.dir); err != nil {
 		return fmt.Errorf("remove the guest's folder: %w", err)
+	}
+	if err := os.Remove(lock); err != nil {
+		return fmt.Errorf("remove the guest's lock: %w", err)
 	}
 	return nil
 }

@@ -122,27 +122,31 @@ func Up(ctx context.Context, o Options) (m *Machine, err error) {
 	if err := m.start(ctx, o, p); err != nil {
 		return nil, err
 	}
+	// QEMU has them in its memory, also for a reboot.
+	for _, file := range []string{m.initPath(), m.initramfsPath()} {
+		if err := os.Remove(file); err != nil {
+			return nil, errors.Join(fmt.Errorf("remove what the guest was booted from: %w", err), m.end(0))
+		}
+	}
 	fmt.Fprintf(o.Out, "The guest %s (%s) takes orders after %.1fs\n", o.Name, m.state.Accelerator, time.Since(start).Seconds())
 	return m, nil
 }
 
 // start boots the guest.
 func (m *Machine) start(ctx context.Context, o Options, p parts) error {
-	init := filepath.Join(m.dir, "init")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", init, initPackage)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", m.initPath(), initPackage)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if output, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the guest's init (in a clone of the repository?): %w: %s", err, output)
 	}
-	initramfs := filepath.Join(m.dir, "initramfs.cpio")
-	if err := p.base.AppendInit(initramfs, init); err != nil {
+	if err := p.base.AppendInit(m.initramfsPath(), m.initPath()); err != nil {
 		return err
 	}
 	var err error
 	if m.Agent, err = agentAddress(o); err != nil {
 		return err
 	}
-	config := describe(o, p, m, initramfs)
+	config := describe(o, p, m)
 	if m.state.Accelerator, err = qemu.Accelerator(ctx, p.dir, p.tree, config); err != nil {
 		return err
 	}
@@ -162,7 +166,7 @@ func (m *Machine) start(ctx context.Context, o Options, p parts) error {
 }
 
 // describe puts the machine together.
-func describe(o Options, p parts, m *Machine, initramfs string) qemu.Machine {
+func describe(o Options, p parts, m *Machine) qemu.Machine {
 	lifetime, memory := o.Lifetime, o.MemoryMiB
 	if lifetime == 0 {
 		lifetime = time.Hour
@@ -172,7 +176,7 @@ func describe(o Options, p parts, m *Machine, initramfs string) qemu.Machine {
 	}
 	modules := append([]string{"virtio_net", "9p", "9pnet_virtio", "igb", "igbvf"}, o.Modules...)
 	config := qemu.Machine{
-		Kernel: p.base.Kernel, Initramfs: initramfs, Disk: p.disk, Share: m.Share(), Console: m.consolePath(),
+		Kernel: p.base.Kernel, Initramfs: m.initramfsPath(), Disk: p.disk, Share: m.Share(), Console: m.consolePath(),
 		CPUs: 2, MemoryMiB: memory, Isolated: o.Network == "",
 		Forwards: []qemu.Forward{{Listen: m.Agent, Port: agent.Port}},
 		Settings: map[string]string{

@@ -3,7 +3,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -113,7 +112,7 @@ func TestTheGuestIsANode(t *testing.T) {
 	}
 	runPod(t, n, "first")
 	// By way of the API server, which has to reach the guest's kubelet.
-	if got := kubectl(t, n, "get", "--raw", "/api/v1/nodes/"+n.Name+"/proxy/pods"); !bytes.Contains([]byte(got), []byte(`"name":"first"`)) {
+	if got := kubectl(t, n, "get", "--raw", "/api/v1/nodes/"+n.Name+"/proxy/pods"); !strings.Contains(got, `"name":"first"`) {
 		t.Errorf("kubelet knows no pod first: %.300s", got)
 	}
 	guest(t, n, "sh", "-c", "ip link set $(ls /sys/bus/pci/devices/0000:43:00.0/net) up && echo 2 > /sys/bus/pci/devices/0000:43:00.0/sriov_numvfs")

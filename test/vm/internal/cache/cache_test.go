@@ -71,6 +71,29 @@ func TestANewEntryTakesThePlaceOfUnusedOnes(t *testing.T) {
 	}
 }
 
+func TestALockThatIsRemovedLocksNothingTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	var holders atomic.Int32
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			unlock, err := Lock(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if holders.Add(1) > 1 {
+				t.Error("two hold the lock")
+			}
+			holders.Add(-1)
+			if err := errors.Join(os.Remove(path), unlock()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestDir(t *testing.T) {
 	t.Setenv(Env, "/somewhere")
 	if got, err := Dir(); err != nil || got != "/somewhere/vm" {

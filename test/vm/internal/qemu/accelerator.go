@@ -30,7 +30,7 @@ const kvmPatience = 12 * time.Second
 // that have it and on which no ordinary kernel boots. The answer is kept in dir
 // until the machine reboots.
 func Accelerator(ctx context.Context, dir string, tree packages.Tree, m Machine) (string, error) {
-	if unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) != nil {
+	if !hasKVM() {
 		return tcg, nil
 	}
 	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -53,6 +53,8 @@ func Accelerator(ctx context.Context, dir string, tree packages.Tree, m Machine)
 	}
 	return string(name), nil
 }
+
+func hasKVM() bool { return unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) == nil }
 
 // tryKVM boots the guest on kvm as far as init's first words.
 func tryKVM(ctx context.Context, dir string, tree packages.Tree, m Machine) bool {
