@@ -13,11 +13,13 @@ func TestWrongFlags(t *testing.T) {
 		args []string
 		say  []string
 	}{
-		"no node":         {nil, []string{"--node-name", "NODE_NAME"}},
-		"several":         {[]string{"--driver-name=Not_A_Domain", "--cdi-root=cdi", "--driver-root=run/nvidia"}, []string{`--driver-name "Not_A_Domain"`, "--node-name", `--cdi-root "cdi"`, `--driver-root "run/nvidia"`}},
-		"unknown flag":    {[]string{"--drivername=x"}, []string{"--drivername"}},
-		"argument":        {[]string{"start"}, []string{"start"}},
-		"unknown machine": {[]string{"--node-name=n", "--simulate=dgx-b200"}, []string{"--simulate", `"dgx-b200"`, "dgx-h200"}},
+		"no node":          {nil, []string{"--node-name", "NODE_NAME"}},
+		"several":          {[]string{"--driver-name=Not_A_Domain", "--cdi-root=cdi", "--driver-root=run/nvidia"}, []string{`--driver-name "Not_A_Domain"`, "--node-name", `--cdi-root "cdi"`, `--driver-root "run/nvidia"`}},
+		"unknown flag":     {[]string{"--drivername=x"}, []string{"--drivername"}},
+		"argument":         {[]string{"start"}, []string{"start"}},
+		"nothing to serve": {[]string{"--node-name=n", "--enable-gpu=false"}, []string{"--enable-gpu", "--enable-sriov"}},
+		"SR-IOV":           {[]string{"--node-name=n", "--enable-sriov", "--cni-bin-dir=bin", "--node-addresses=10.0.0.1,here", "--attach-wait=5ms"}, []string{`--cni-bin-dir "bin"`, `"here"`, "--attach-wait 5ms"}},
+		"unknown machine":  {[]string{"--node-name=n", "--simulate=dgx-b200"}, []string{"--simulate", `"dgx-b200"`, "dgx-h200"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			command := newCommand()

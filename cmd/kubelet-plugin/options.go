@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -25,18 +28,31 @@ type options struct {
 	sysfsRoot   string
 	simulate    string
 	httpAddress string
+	config      string
+	enableGPU   bool
+	enableSRIOV bool
+	hostNetns   string
+	cniBinDirs  []string
+	cniConfDir  string
+	attachWait  time.Duration
+	// nodeAddresses are IP addresses, separated by commas.
+	nodeAddresses string
 }
 
 func defaultOptions() *options {
 	return &options{
-		driverName:  "eks-hybrid-dra",
-		nodeName:    os.Getenv("NODE_NAME"),
-		podUID:      os.Getenv("POD_UID"),
-		kubeletRoot: "/var/lib/kubelet",
-		cdiRoot:     "/var/run/cdi",
-		hostRoot:    "/",
-		sysfsRoot:   "/sys",
-		httpAddress: ":9464",
+		driverName:    "eks-hybrid-dra",
+		nodeName:      os.Getenv("NODE_NAME"),
+		podUID:        os.Getenv("POD_UID"),
+		kubeletRoot:   "/var/lib/kubelet",
+		cdiRoot:       "/var/run/cdi",
+		hostRoot:      "/",
+		httpAddress:   ":9464",
+		enableGPU:     true,
+		cniBinDirs:    []string{"/opt/cni/bin"},
+		cniConfDir:    "/etc/cni/net.d",
+		attachWait:    time.Minute,
+		nodeAddresses: os.Getenv("NODE_ADDRESSES"),
 	}
 }
 
@@ -49,9 +65,17 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.cdiRoot, "cdi-root", o.cdiRoot, "folder in which the container runtime finds CDI specs, the same path on the host and here")
 	flags.StringVar(&o.hostRoot, "host-root", o.hostRoot, "where the host's / is mounted here")
 	flags.StringVar(&o.driverRoot, "driver-root", o.driverRoot, "root of the NVIDIA driver on the host; empty: looked for in / and /run/nvidia/driver")
-	flags.StringVar(&o.sysfsRoot, "sysfs-root", o.sysfsRoot, "the host's sysfs")
+	flags.StringVar(&o.sysfsRoot, "sysfs-root", o.sysfsRoot, "the host's sysfs as it is mounted in the host's network namespace; empty: sys below --host-root")
 	flags.StringVar(&o.simulate, "simulate", o.simulate, "serve a simulated machine instead of this one's hardware: dgx-h100 or dgx-h200")
 	flags.StringVar(&o.httpAddress, "http-address", o.httpAddress, "address that serves /metrics, /healthz and /readyz; empty: none")
+	flags.StringVar(&o.config, "config", o.config, "configuration file, of kind NodeConfig; empty: all defaults")
+	flags.BoolVar(&o.enableGPU, "enable-gpu", o.enableGPU, "serve this machine's GPUs")
+	flags.BoolVar(&o.enableSRIOV, "enable-sriov", o.enableSRIOV, "serve this machine's SR-IOV virtual functions")
+	flags.StringVar(&o.hostNetns, "host-netns", o.hostNetns, "the host's network namespace; empty: proc/1/ns/net below --host-root")
+	flags.StringVar(&o.nodeAddresses, "node-addresses", o.nodeAddresses, "IP addresses of this node in the cluster, separated by commas: the NIC that has one is left alone unless --config names it (default: $NODE_ADDRESSES)")
+	flags.StringArrayVar(&o.cniBinDirs, "cni-bin-dir", o.cniBinDirs, "folder of the host with its CNI plugins; may be repeated, the first that has a plugin wins")
+	flags.StringVar(&o.cniConfDir, "cni-conf-dir", o.cniConfDir, "folder of the host with its CNI configurations")
+	flags.DurationVar(&o.attachWait, "attach-wait", o.attachWait, "how long a container that starts waits for this plugin to attach its virtual functions, before it fails")
 }
 
 // validate names every flag with a wrong value.
@@ -63,22 +87,66 @@ func (o *options) validate() error {
 	if o.nodeName == "" {
 		errs = append(errs, errors.New("--node-name is empty: set it, or NODE_NAME, to the name of this node in the cluster"))
 	}
-	for flag, path := range map[string]string{
-		"--kubelet-root": o.kubeletRoot, "--cdi-root": o.cdiRoot, "--host-root": o.hostRoot, "--sysfs-root": o.sysfsRoot,
-	} {
-		if !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("%s %q: want an absolute path", flag, path))
-		}
-	}
-	if o.driverRoot != "" && !filepath.IsAbs(o.driverRoot) {
-		errs = append(errs, fmt.Errorf("--driver-root %q: want an absolute path on the host, or nothing", o.driverRoot))
-	}
+	errs = append(errs, o.validatePaths()...)
 	if o.simulate != "" {
 		if _, err := simulated.ParseModel(o.simulate); err != nil {
 			errs = append(errs, fmt.Errorf("--simulate: %w", err))
 		}
 	}
+	if _, err := o.addresses(); err != nil {
+		errs = append(errs, err)
+	}
+	if !o.enableGPU && !o.enableSRIOV {
+		errs = append(errs, errors.New("--enable-gpu and --enable-sriov are both false: nothing is left to serve"))
+	}
+	if o.attachWait < time.Second {
+		errs = append(errs, fmt.Errorf("--attach-wait %s: want at least 1s", o.attachWait))
+	}
 	return errors.Join(errs...)
+}
+
+// validatePaths is for paths that must be absolute, and those that may also be
+// left out.
+func (o *options) validatePaths() []error {
+	mandatory := map[string]string{
+		"--kubelet-root": o.kubeletRoot, "--cdi-root": o.cdiRoot, "--host-root": o.hostRoot, "--cni-conf-dir": o.cniConfDir,
+	}
+	optional := map[string]string{
+		"--sysfs-root": o.sysfsRoot, "--driver-root": o.driverRoot, "--config": o.config, "--host-netns": o.hostNetns,
+	}
+	var errs []error
+	for flag, path := range mandatory {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("%s %q: want an absolute path", flag, path))
+		}
+	}
+	for flag, path := range optional {
+		if path != "" && !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("%s %q: want an absolute path, or nothing", flag, path))
+		}
+	}
+	for _, dir := range o.cniBinDirs {
+		if !filepath.IsAbs(dir) {
+			errs = append(errs, fmt.Errorf("--cni-bin-dir %q: want an absolute path on the host", dir))
+		}
+	}
+	return errs
+}
+
+// addresses are those of the node in the cluster.
+func (o *options) addresses() ([]netip.Addr, error) {
+	var addresses []netip.Addr
+	for text := range strings.SplitSeq(o.nodeAddresses, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("--node-addresses %q: %w", o.nodeAddresses, err)
+		}
+		addresses = append(addresses, address)
+	}
+	return addresses, nil
 }
 
 // dataDir is the driver's folder, in which kubelet finds its socket.
@@ -96,3 +164,14 @@ func (o *options) bootIDPath() string {
 }
 
 func (o *options) procfs() string { return filepath.Join(o.hostRoot, "proc") }
+
+// sysfs is the host's: a sysfs shows the interfaces of the network namespace
+// in which it was mounted, and this process may have one of its own.
+func (o *options) sysfs() string {
+	return cmp.Or(o.sysfsRoot, filepath.Join(o.hostRoot, "sys"))
+}
+
+// netns is the host's network namespace: that of its first process.
+func (o *options) netns() string {
+	return cmp.Or(o.hostNetns, filepath.Join(o.hostRoot, "proc/1/ns/net"))
+}

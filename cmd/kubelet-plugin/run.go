@@ -21,7 +21,6 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/podprocs"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/gpu"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hostbin"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
 )
@@ -32,15 +31,19 @@ const cdiHook = "nvidia-cdi-hook"
 
 func run(ctx context.Context, o *options) error {
 	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "simulate", o.simulate)
-	client, err := o.client()
+	n, err := o.node()
 	if err != nil {
 		return err
 	}
-	bootID, err := os.ReadFile(o.bootIDPath())
+	families, err := o.families(ctx, n)
 	if err != nil {
-		return fmt.Errorf("read the boot id: %w: see that --host-root is where the host's / is mounted", err)
+		return err
 	}
-	family, err := o.gpuFamily(ctx)
+	config, err := o.nodeConfig()
+	if err != nil {
+		return err
+	}
+	joined, err := o.pairs(config)
 	if err != nil {
 		return err
 	}
@@ -56,11 +59,15 @@ func run(ctx context.Context, o *options) error {
 		DataDir:      o.dataDir(),
 		RegistrarDir: o.registrarDir(),
 		CDIDir:       o.cdiRoot,
-		BootID:       strings.TrimSpace(string(bootID)),
-		KubeClient:   client,
+		BootID:       n.bootID,
+		KubeClient:   n.client,
 		Processes:    podprocs.New(o.procfs()),
-		Families:     []driver.Family{family},
+		Families:     families,
+		Pairs:        joined,
+		SetIBHCA:     config.NCCL.SetIBHCA,
 		Metrics:      metrics,
+		AttachHook:   o.attachHookPath(),
+		AttachWait:   o.attachWait,
 	})
 	if err != nil {
 		return err
@@ -105,24 +112,42 @@ func newMetrics(registry *prometheus.Registry) (*driver.Metrics, error) {
 	return driver.NewMetrics(registry)
 }
 
-// client does not limit itself: a node's own work is little, and the API
-// server protects itself better than a client can.
-func (o *options) client() (kubernetes.Interface, error) {
-	config, err := o.clientConfig()
+// node is the node that the plugin serves, and its cluster.
+type node struct {
+	bootID string
+	config *rest.Config
+	client kubernetes.Interface
+}
+
+func (o *options) node() (node, error) {
+	bootID, err := os.ReadFile(o.bootIDPath())
+	if err != nil {
+		return node{}, fmt.Errorf("read the boot id: %w: see that --host-root is where the host's / is mounted", err)
+	}
+	n := node{bootID: strings.TrimSpace(string(bootID))}
+	if n.config, err = o.clientConfig(); err != nil {
+		return node{}, err
+	}
+	if n.client, err = kubernetes.NewForConfig(n.config); err != nil {
+		return node{}, fmt.Errorf("connect to the API server: %w", err)
+	}
+	return n, nil
+}
+
+// clientConfig does not limit the client: a node's own work is little, and the
+// API server protects itself better than a client can.
+func (o *options) clientConfig() (*rest.Config, error) {
+	config, err := o.bareClientConfig()
 	if err != nil {
 		return nil, err
 	}
 	config.QPS = -1
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	client, err := kubernetes.NewForConfig(rest.AddUserAgent(config, o.driverName+"-kubelet-plugin"))
-	if err != nil {
-		return nil, fmt.Errorf("connect to the API server: %w", err)
-	}
-	return client, nil
+	return rest.AddUserAgent(config, o.driverName+"-kubelet-plugin"), nil
 }
 
-func (o *options) clientConfig() (*rest.Config, error) {
+func (o *options) bareClientConfig() (*rest.Config, error) {
 	if o.kubeconfig == "" {
 		config, err := rest.InClusterConfig()
 		if err != nil {
@@ -135,26 +160,6 @@ func (o *options) clientConfig() (*rest.Config, error) {
 		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
 	}
 	return config, nil
-}
-
-// gpuFamily returns the GPUs of this machine, or of the simulated one.
-func (o *options) gpuFamily(ctx context.Context) (*gpu.Family, error) {
-	hook := filepath.Join(o.dataDir(), "bin", cdiHook)
-	if err := installBeside(hook); err != nil {
-		return nil, err
-	}
-	settings := gpu.Options{
-		SysfsRoot:   o.sysfsRoot,
-		HostRoot:    o.hostRoot,
-		DriverRoot:  o.driverRoot,
-		CDIHookPath: hook,
-	}
-	if o.simulate != "" {
-		if err := o.simulateGPUs(ctx, &settings); err != nil {
-			return nil, err
-		}
-	}
-	return gpu.New(settings), nil
 }
 
 func installBeside(target string) error {

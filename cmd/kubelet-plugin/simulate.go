@@ -5,32 +5,46 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/simulated"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/gpu"
 )
 
-// simulateGPUs makes the simulated machine's files and points the family at
-// them. They lie in the driver's data folder, which has the same path on the
-// host, so that the container runtime finds the driver's files there.
-func (o *options) simulateGPUs(ctx context.Context, settings *gpu.Options) error {
+// simulation is a simulated machine and where its files are. They lie in the
+// driver's data folder, which has the same path on the host, so that the
+// container runtime finds them there.
+type simulation struct {
+	*simulated.Machine
+	sysfs, driverRoot string
+	// nics is for what the NICs' firmware remembers.
+	nics string
+}
+
+// simulatedMachine makes the files of the simulated machine. It is nil where
+// this machine's hardware is to be served.
+func (o *options) simulatedMachine(ctx context.Context) (*simulation, error) {
+	if o.simulate == "" {
+		return nil, nil
+	}
 	model, err := simulated.ParseModel(o.simulate)
 	if err != nil {
-		return fmt.Errorf("--simulate: %w", err)
+		return nil, fmt.Errorf("--simulate: %w", err)
 	}
-	machine := simulated.New(model, o.nodeName)
-	settings.SysfsRoot = filepath.Join(o.dataDir(), "simulated", "sys")
-	settings.HostRoot = "/"
-	settings.DriverRoot = filepath.Join(o.dataDir(), "simulated", "driver")
-	settings.OpenNVML = func(string) nvml.Interface { return machine.NVML() }
-	if err := machine.WriteSysfs(settings.SysfsRoot); err != nil {
-		return fmt.Errorf("--simulate %s: %w", o.simulate, err)
+	root := filepath.Join(o.dataDir(), "simulated")
+	s := &simulation{
+		Machine:    simulated.New(model, o.nodeName),
+		sysfs:      filepath.Join(root, "sys"),
+		driverRoot: filepath.Join(root, "driver"),
+		nics:       filepath.Join(root, "nics"),
 	}
-	if err := machine.WriteDriverRoot(settings.DriverRoot); err != nil {
-		return fmt.Errorf("--simulate %s: %w", o.simulate, err)
+	// Its VFs are virtual Ethernet interfaces.
+	s.Ethernet = true
+	if err := s.WriteSysfs(s.sysfs); err != nil {
+		return nil, fmt.Errorf("--simulate %s: %w", o.simulate, err)
+	}
+	if err := s.WriteDriverRoot(s.driverRoot); err != nil {
+		return nil, fmt.Errorf("--simulate %s: %w", o.simulate, err)
 	}
 	klog.FromContext(ctx).Info("This machine's hardware is not looked at: serving a simulated one", "model", o.simulate)
-	return nil
+	return s, nil
 }

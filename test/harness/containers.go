@@ -87,3 +87,18 @@ func (c *Cluster) TagImage(ctx context.Context, image, name string) error {
 func (c *Cluster) ctr(ctx context.Context, args ...string) (string, error) {
 	return c.OnNode(ctx, append([]string{"ctr", "--namespace", "k8s.io"}, args...)...)
 }
+
+// Sandbox returns the id of the container that holds the pod's network
+// namespace. A pod has one at a time.
+func (c *Cluster) Sandbox(ctx context.Context, namespace, pod string) (string, error) {
+	filter := fmt.Sprintf(`labels."io.cri-containerd.kind"==sandbox,labels."io.kubernetes.pod.namespace"==%q,labels."io.kubernetes.pod.name"==%q`, namespace, pod)
+	out, err := c.ctr(ctx, "containers", "list", "--quiet", filter)
+	if err != nil {
+		return "", fmt.Errorf("looking for the sandbox of pod %s/%s: %w", namespace, pod, err)
+	}
+	ids := strings.Fields(out)
+	if len(ids) != 1 {
+		return "", fmt.Errorf("pod %s/%s has %d sandboxes, want 1", namespace, pod, len(ids))
+	}
+	return ids[0], nil
+}
