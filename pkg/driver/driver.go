@@ -91,6 +91,7 @@ type Driver struct {
 	store     *claimstore.Store
 	cdi       *cdifiles.Files
 	status    status
+	recovery  recovery
 	tainting  *feature
 	counting  *feature
 	// rejoin tells that claims have got or given back parts of composites.
@@ -165,8 +166,8 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 	if err := options.Metrics.registry.Register(d.attachSeconds); err != nil {
 		return nil, errors.Join(fmt.Errorf("register the metric of attachments: %w", err), store.Close())
 	}
-	if err := d.recoverState(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("recover the state in %s: %w", options.DataDir, err), store.Close())
+	if err := d.recovered(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "Nothing can be prepared yet")
 	}
 	if err := faultpoint.At(faultpoint.StartRecovered); err != nil {
 		return nil, errors.Join(err, store.Close())

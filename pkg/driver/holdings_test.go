@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -121,5 +122,34 @@ func TestPodThatJoinedIsNotedByARepetition(t *testing.T) {
 	n.processes.pods["pod-second"] = true
 	if err := unprepare(t, d, claim); err == nil {
 		t.Error("unprepared while the second pod runs")
+	}
+}
+
+// The record is lost, so a preparation that kubelet repeats begins anew. If it
+// fails, the pods that run keep what they have, and what nobody uses is undone.
+func TestFailureTakesNothingFromARunningPod(t *testing.T) {
+	for name, runs := range map[string]bool{"the pod runs": true, "no pod runs": false} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, "gpu-0", "gpu-1")
+			d := n.start()
+			claim := newClaim("a", []string{"gpu-0", "gpu-1"})
+			mustPrepare(t, d, claim)
+			n.processes.pods["pod-a"] = runs
+			if err := os.WriteFile(filepath.Join(n.dir, "data", "claims", "a.json"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n.gpus.fail["gpu-1"] = errors.New("fell off the bus")
+			if err := prepare(t, d, claim).Err; err == nil {
+				t.Fatal("prepared")
+			}
+			if kept := n.holder(d, "pci-gpu-0") == "a" && n.gpus.ready["gpu-0"] == "a" && d.cdi.Exists("gpu", "a"); kept != runs {
+				t.Errorf("the claim has its device: %v", kept)
+			}
+			n.processes.end("pod-a")
+			mustUnprepare(t, d, claim)
+			if files := n.files(); len(files) > 0 || len(n.gpus.ready) > 0 {
+				t.Errorf("left behind: files %v, devices %v", files, n.gpus.ready)
+			}
+		})
 	}
 }

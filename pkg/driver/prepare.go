@@ -68,19 +68,29 @@ func (d *Driver) prepareLocked(ctx context.Context, a *allocation) (*claimstore.
 		return nil, err
 	}
 	before, ready, err := d.earlierWork(ctx, a)
-	if err != nil || ready {
-		return before, err
-	}
-	p, err := d.plan(a)
 	if err != nil {
 		return nil, err
 	}
-	return d.carryOut(ctx, p, before)
+	if ready {
+		return before.record, nil
+	}
+	p, err := d.plan(a)
+	var record *claimstore.Record
+	if before != nil {
+		record = before.record
+		if record.BootID != d.options.BootID {
+			err = errors.Join(err, d.endFormerBoot(ctx, before, p))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.carryOut(ctx, p, record)
 }
 
-// earlierWork returns the record of an earlier preparation of this allocation,
-// or nil, and whether nothing is left to be done.
-func (d *Driver) earlierWork(ctx context.Context, a *allocation) (_ *claimstore.Record, ready bool, err error) {
+// earlierWork returns what the claim has by an earlier preparation of this
+// allocation, or nil, and whether nothing is left to be done.
+func (d *Driver) earlierWork(ctx context.Context, a *allocation) (_ *belongings, ready bool, err error) {
 	record, err := d.loadOrSetAside(ctx, a.claim.UID)
 	if err != nil || record == nil {
 		return nil, false, err
@@ -93,11 +103,10 @@ func (d *Driver) earlierWork(ctx context.Context, a *allocation) (_ *claimstore.
 		return nil, false, d.endFormerAllocation(ctx, has)
 	}
 	if record.BootID != d.options.BootID {
-		record, err = d.endFormerBoot(ctx, has)
-		return record, false, err
+		return has, false, nil
 	}
 	ready, err = d.stillReady(ctx, a, has)
-	return record, ready, err
+	return has, ready, err
 }
 
 // endFormerAllocation gives back what a claim had before it was deallocated
@@ -116,18 +125,31 @@ func (d *Driver) endFormerAllocation(ctx context.Context, has *belongings) error
 	return err
 }
 
-// endFormerBoot gives back what a claim had before the machine was started
-// anew: a device of that name may be another one now, if one has failed, and
-// what this claim has may be what another one needs. It returns the record
-// where the claim keeps it.
-func (d *Driver) endFormerBoot(ctx context.Context, has *belongings) (*claimstore.Record, error) {
+// endFormerBoot gives back what a claim had before the machine was started and
+// does not have by the plan, or all of it if there is no plan. If a device has
+// failed, others may have got its name, and the claims of those wait for each
+// other otherwise.
+func (d *Driver) endFormerBoot(ctx context.Context, has *belongings, p *plan) error {
 	running, err := d.options.Processes.Running(has.pods())
 	if err != nil || len(running) > 0 {
-		return has.record, err
+		return err
 	}
-	klog.FromContext(ctx).Info("The claim was prepared before the machine was started, it is prepared anew", "devices", deviceNames(has.record.Devices))
-	_, err = d.unprepareLocked(ctx, has.record.Claim, has)
-	return nil, err
+	if p == nil {
+		_, err := d.unprepareLocked(ctx, has.record.Claim, has)
+		return err
+	}
+	wanted := p.wanted()
+	for _, entry := range has.heldDevices() {
+		former := slices.DeleteFunc(slices.Clone(entry.Occupies), func(thing string) bool { return wanted[thing] != nil })
+		if len(former) == 0 {
+			continue
+		}
+		klog.FromContext(ctx).Info("The device is another one since the machine was started, the former is released", "device", entry.Device, "former", former)
+		if err := d.release(ctx, p.claim, entry, former); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stillReady tells whether a claim's record, of this boot, still says all there
@@ -188,6 +210,17 @@ func (d *Driver) carryOut(ctx context.Context, p *plan, before *claimstore.Recor
 // takeAll takes everything that the plan occupies, or nothing. The order is the
 // same for every claim, so that two never wait for each other.
 func (d *Driver) takeAll(ctx context.Context, p *plan, undo *undoLog) error {
+	wanted := p.wanted()
+	for _, thing := range slices.Sorted(maps.Keys(wanted)) {
+		if err := d.take(ctx, thing, wanted[thing], p.pods, undo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted is everything that the plan occupies.
+func (p *plan) wanted() map[string]*step {
 	wanted := map[string]*step{}
 	for n := range p.steps {
 		s := &p.steps[n]
@@ -198,12 +231,7 @@ func (d *Driver) takeAll(ctx context.Context, p *plan, undo *undoLog) error {
 			wanted[thing] = s
 		}
 	}
-	for _, thing := range slices.Sorted(maps.Keys(wanted)) {
-		if err := d.take(ctx, thing, wanted[thing], p.pods, undo); err != nil {
-			return err
-		}
-	}
-	return nil
+	return wanted
 }
 
 func (d *Driver) take(ctx context.Context, thing string, s *step, pods []types.UID, undo *undoLog) error {

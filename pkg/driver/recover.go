@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -86,9 +87,32 @@ func (d *Driver) restoreHoldings(ctx context.Context, uid types.UID) error {
 	return d.holdLost(ctx, &belongings{record: record, held: held})
 }
 
-// recoverState makes what is on disk agree with itself at start: unreadable
-// files out of the way, holdings for all records, no CDI spec and no metadata
-// file without a claim.
+// recovery is whether what is on disk agrees with itself.
+type recovery struct {
+	mu   sync.Mutex
+	done bool
+}
+
+// recovered sees to it that what was found on disk at the start agrees with
+// itself. It may fail, on a full disk for example. That is no reason not to give
+// devices back, but nothing is prepared before it is done, as a device may lack
+// the file that says whose it is. No claim's lock may be held.
+func (d *Driver) recovered(ctx context.Context) error {
+	d.recovery.mu.Lock()
+	defer d.recovery.mu.Unlock()
+	if d.recovery.done {
+		return nil
+	}
+	if err := d.recoverState(ctx); err != nil {
+		return fmt.Errorf("recover the state in %s: %w", d.options.DataDir, err)
+	}
+	d.recovery.done = true
+	return nil
+}
+
+// recoverState makes what is on disk agree with itself: unreadable files out of
+// the way, holdings for all records, no CDI spec and no metadata file without a
+// claim.
 func (d *Driver) recoverState(ctx context.Context) error {
 	uids, err := d.store.Claims()
 	if err != nil {
@@ -113,12 +137,17 @@ func (d *Driver) recoverState(ctx context.Context) error {
 			return err
 		}
 	}
-	// A CDI folder that is out of order keeps claims from being prepared, which
-	// their pods' events then say. It is no reason to stop serving the others.
-	if err := errors.Join(d.removeStraySpecs(ctx), d.removeStrayMetadata(ctx)); err != nil {
-		klog.FromContext(ctx).Error(err, "What claims that are gone have left is not removed, the next start tries again")
-	}
+	d.removeStrays(ctx)
 	return nil
+}
+
+// removeStrays removes what claims that are gone have left. A CDI folder that is
+// out of order keeps claims from being prepared, which their pods' events then
+// say. It is no reason to stop serving the others.
+func (d *Driver) removeStrays(ctx context.Context) {
+	if err := errors.Join(d.removeStraySpecs(ctx), d.removeStrayMetadata(ctx)); err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "What claims that are gone have left is not removed, it is tried again")
+	}
 }
 
 func (d *Driver) recoverClaim(ctx context.Context, uid types.UID) error {
@@ -170,7 +199,9 @@ func (d *Driver) withLock(ctx context.Context, uid types.UID, do func() error) e
 }
 
 // releaseAbandoned looks, now and at every interval, for claims that nobody
-// will unprepare any more.
+// will unprepare any more, and for what claims that are gone have left: the
+// kubeletplugin helper writes metadata files when a claim was prepared, and may
+// be overtaken by its release.
 func (d *Driver) releaseAbandoned(ctx context.Context, interval time.Duration) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -179,6 +210,9 @@ func (d *Driver) releaseAbandoned(ctx context.Context, interval time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+		}
+		if err := d.recovered(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Nothing can be prepared yet")
 		}
 		claims, err := d.knownClaims()
 		if err != nil {
@@ -189,6 +223,7 @@ func (d *Driver) releaseAbandoned(ctx context.Context, interval time.Duration) {
 				klog.FromContext(ctx).Error(err, "Could not tell whether a claim is abandoned, its devices stay with it", "claim", ref)
 			}
 		}
+		d.removeStrays(ctx)
 		timer.Reset(interval)
 	}
 }

@@ -236,6 +236,29 @@ func TestMetadataOfANamesakeStays(t *testing.T) {
 	}
 }
 
+// Two claims of one name, the first of which is still to be unprepared, have
+// different requests.
+func TestMetadataOfANamesakeWithOtherRequestsStays(t *testing.T) {
+	for first, second := range map[string]string{"r0": "s0", "s0": "r0"} {
+		n := newNode(t, "gpu-0")
+		d := n.start()
+		old := newClaim("old", []string{"gpu-0"})
+		mustPrepare(t, d, old)
+		folder := filepath.Join(d.metadataDir(), metadataName(claimRef(old)))
+		for request, uid := range map[string]string{first: "old", second: "next"} {
+			file := filepath.Join(folder, request, "metadata.json")
+			if err := d.metadataFiles().WriteFile(file, []byte(`{"metadata":{"uid":"`+uid+`"}}{}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustUnprepare(t, d, old)
+		entries, err := os.ReadDir(folder)
+		if err != nil || len(entries) != 1 || entries[0].Name() != second {
+			t.Errorf("want the folder of request %s, got %v, %v", second, entries, err)
+		}
+	}
+}
+
 func TestRecordWithoutAnAnswerIsMadeAnew(t *testing.T) {
 	n := newNode(t, "gpu-0")
 	d := n.start()
@@ -287,5 +310,104 @@ func TestAbandonedClaimsAreLookedForAgain(t *testing.T) {
 	}
 	if record, err := d.store.Load("stays"); err != nil || record == nil {
 		t.Errorf("the claim that is there was released: %v, %v", record, err)
+	}
+}
+
+// After a reboot a GPU has failed, and those after it have other names. Each
+// claim gets the GPU that its device is now, though another claim had that one
+// before, and the one whose device is gone keeps nobody waiting.
+func TestDevicesThatAreOthersAfterAReboot(t *testing.T) {
+	n := newNode(t, "gpu-0", "gpu-1", "gpu-2")
+	d := n.start()
+	claims := map[string]*resourceapi.ResourceClaim{}
+	for _, name := range []string{"gpu-0", "gpu-1", "gpu-2"} {
+		claims[name] = newClaim("of-"+name, []string{name})
+		n.createClaim(claims[name])
+		mustPrepare(t, d, claims[name])
+	}
+	n.bootID, n.gpus.ready = "boot-2", map[string]types.UID{}
+	n.gpus.devices = n.gpus.devices[:2]
+	n.gpus.devices[0].Occupies, n.gpus.devices[1].Occupies = []string{"pci-gpu-1"}, []string{"pci-gpu-2"}
+	d = n.start()
+	if err := prepare(t, d, claims["gpu-2"]).Err; err == nil || !strings.Contains(err.Error(), "not on this node") {
+		t.Errorf("error %v", err)
+	}
+	n.start() // a restart takes nothing back
+	mustPrepare(t, d, claims["gpu-1"])
+	mustPrepare(t, d, claims["gpu-0"])
+	for thing, want := range map[string]string{"pci-gpu-0": "", "pci-gpu-1": "of-gpu-0", "pci-gpu-2": "of-gpu-1"} {
+		if got := n.holder(d, thing); got != want {
+			t.Errorf("%s is held by %q, want %q", thing, got, want)
+		}
+	}
+	for _, claim := range claims {
+		mustUnprepare(t, d, claim)
+	}
+	if files := n.files(); len(files) > 0 || len(n.gpus.ready) > 0 {
+		t.Errorf("left behind: files %v, devices %v", files, n.gpus.ready)
+	}
+}
+
+// The state cannot be put in order at the start, as on a full disk. What is
+// prepared can be given back, nothing is prepared, and it goes on by itself.
+func TestStateThatCannotBeRecoveredYet(t *testing.T) {
+	n := newNode(t, "gpu-0", "gpu-1")
+	kept, ended, next := newClaim("kept", []string{"gpu-0"}), newClaim("ended", []string{"gpu-1"}), newClaim("next", []string{"gpu-1"})
+	for _, claim := range []*resourceapi.ResourceClaim{kept, ended, next} {
+		n.createClaim(claim)
+	}
+	d := n.start()
+	mustPrepare(t, d, kept)
+	mustPrepare(t, d, ended)
+	if err := os.Remove(filepath.Join(n.dir, "data", "devices", "pci-gpu-0.json")); err != nil {
+		t.Fatal(err)
+	}
+	// Not even root puts files into a folder that is none.
+	if err := os.WriteFile(filepath.Join(n.dir, "data", "claims", "broken.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	aside := filepath.Join(n.dir, "data", "unreadable")
+	if err := errors.Join(os.RemoveAll(aside), os.WriteFile(aside, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d = n.start()
+	if err := prepare(t, d, next).Err; err == nil || !strings.Contains(err.Error(), "recover the state in "+d.options.DataDir) {
+		t.Errorf("error %v", err)
+	}
+	mustUnprepare(t, d, ended)
+	if err := os.Remove(aside); err != nil {
+		t.Fatal(err)
+	}
+	mustPrepare(t, d, next)
+	if got := n.holder(d, "pci-gpu-0"); got != "kept" {
+		t.Errorf("gpu-0 is held by %q", got)
+	}
+}
+
+// What a claim that is gone has left is removed, whenever it came.
+func TestStraysAreLookedForAgain(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	d := n.start()
+	claim := newClaim("stays", []string{"gpu-0"})
+	n.createClaim(claim)
+	mustPrepare(t, d, claim)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.releaseAbandoned(ctx, time.Millisecond)
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	before := n.files()
+	for range 2 {
+		metadata := filepath.Join(d.metadataDir(), "ns_gone", "r0", "metadata.json")
+		spec := filepath.Join(n.cdiDir(), "eks-hybrid-dra_metadata_gone_r0.json")
+		if err := errors.Join(d.metadataFiles().WriteFile(metadata, []byte(`{"metadata":{"uid":"gone"}}`), 0o600), os.WriteFile(spec, []byte("{}"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "removed", func() bool { return cmp.Equal(before, n.files()) })
 	}
 }

@@ -123,7 +123,7 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim, has *bel
 	}
 	var errs []error
 	for _, entry := range has.heldDevices() {
-		if err := d.release(ctx, ref, entry); err != nil {
+		if err := d.release(ctx, ref, entry, entry.Occupies); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -146,8 +146,8 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim, has *bel
 	return deviceNames(has.devices()), nil
 }
 
-// release undoes one device and gives back what it occupies.
-func (d *Driver) release(ctx context.Context, ref device.Claim, entry claimstore.Device) error {
+// release undoes one device and gives back things that it occupies.
+func (d *Driver) release(ctx context.Context, ref device.Claim, entry claimstore.Device, things []string) error {
 	family, grant, err := d.grantOf(ref, entry)
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (d *Driver) release(ctx context.Context, ref device.Claim, entry claimstore
 	if err := faultpoint.At(faultpoint.UnprepareFamily); err != nil {
 		return err
 	}
-	for _, thing := range entry.Occupies {
+	for _, thing := range things {
 		if err := d.store.Free(thing, ref.UID); err != nil {
 			return err
 		}

@@ -48,6 +48,9 @@ func (d *Driver) prepareWhenFree(ctx context.Context, a *allocation) (*claimstor
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, d.options.ReleaseWait, errors.New("gave up waiting"))
 	defer cancel()
+	if err := d.recovered(ctx); err != nil {
+		return nil, err
+	}
 	var watch *holderWatch
 	for {
 		freed := d.store.Freed()

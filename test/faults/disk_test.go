@@ -45,6 +45,62 @@ func TestFullDisk(t *testing.T) {
 	n.mustBeClean()
 }
 
+// The plugin starts on a full disk that has lost what a device says, and cannot
+// put that in order. What is prepared can be given back. The device goes to
+// nobody else, and all goes on once there is room.
+func TestFullDiskThatHasLostFiles(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	plugins := filepath.Join(n.dir, "plugins")
+	n.mount("faults", plugins, "tmpfs", 0, "size=96m")
+	stays, ended, next := n.newClaim("gpu-0"), n.newClaim("gpu-1"), n.newClaim("gpu-0")
+	p := n.start()
+	p.mustPrepare(stays)
+	p.mustPrepare(ended)
+	p.kill()
+	n.remove(filepath.Join(n.dataDir(), "devices", n.holdings(stays)[0]))
+	free := fill(t, plugins)
+	p = n.start()
+	p.waitLog("Nothing can be prepared yet")
+	mustSay(t, p.prepareUnchecked(next), "no space left on device", n.dataDir(), "has room")
+	p.mustUnprepare(ended)
+	free()
+	waiting := make(chan error, 1)
+	go func() { waiting <- p.prepareUnchecked(next) }()
+	p.waitLog("Waiting for a device's release")
+	p.mustPrepare(stays)
+	p.mustUnprepare(stays)
+	if err := <-waiting; err != nil {
+		t.Fatal(err)
+	}
+	p.mustUnprepare(next)
+	n.mustBeClean()
+	p.mustGiveAll()
+}
+
+// A file that makes no sense is set aside on a full disk too.
+func TestFullDiskWithAnUnreadableFile(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	plugins := filepath.Join(n.dir, "plugins")
+	n.mount("faults", plugins, "tmpfs", 0, "size=96m")
+	broken, ended := n.newClaim("gpu-0"), n.newClaim("gpu-1")
+	p := n.start()
+	p.mustPrepare(broken)
+	p.mustPrepare(ended)
+	p.kill()
+	n.write(n.record(broken), "")
+	free := fill(t, plugins)
+	p = n.start()
+	mustSay(t, logged(p), n.record(broken)+" cannot be read", "File set aside")
+	p.mustUnprepare(ended)
+	free()
+	p.mustPrepare(broken)
+	p.mustUnprepare(broken)
+	n.mustBeClean()
+	p.mustGiveAll()
+}
+
 // The disk has room for the first of a preparation's files only.
 func TestDiskThatFillsUp(t *testing.T) {
 	t.Parallel()

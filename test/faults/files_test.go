@@ -37,14 +37,7 @@ func TestUnreadableFiles(t *testing.T) {
 			for which, file := range map[string]func(*node, claim) string{
 				"record": (*node).record,
 				"holding": func(n *node, c claim) string {
-					dir := filepath.Join(n.dataDir(), "devices")
-					for _, name := range dirEntries(t, dir) {
-						if strings.Contains(mustRead(t, filepath.Join(dir, name)), string(c.UID)) {
-							return filepath.Join(dir, name)
-						}
-					}
-					t.Fatal("the claim holds nothing")
-					return ""
+					return filepath.Join(n.dataDir(), "devices", n.holdings(c)[0])
 				},
 			} {
 				for when, restart := range map[string]bool{"while it runs": false, "before a start": true} {
@@ -81,6 +74,22 @@ func TestUnreadableFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// holdings are the names of the files of what a claim holds, at least one.
+func (n *node) holdings(c claim) []string {
+	n.t.Helper()
+	dir := filepath.Join(n.dataDir(), "devices")
+	var held []string
+	for _, name := range dirEntries(n.t, dir) {
+		if strings.Contains(mustRead(n.t, filepath.Join(dir, name)), string(c.UID)) {
+			held = append(held, name)
+		}
+	}
+	if len(held) == 0 {
+		n.t.Fatal("the claim holds nothing")
+	}
+	return held
 }
 
 // The record is broken and kubelet does not want the claim any more.

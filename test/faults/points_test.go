@@ -19,7 +19,7 @@ import (
 // changes are the calls that change what outlives the process, by the name of
 // what they are called on.
 var changes = map[string][]string{
-	"store":  {"Take", "Update", "Free", "Save", "Delete", "SetAside"},
+	"store":  {"Take", "Update", "Free", "PutBack", "Save", "Delete", "SetAside"},
 	"cdi":    {"Write", "Remove"},
 	"family": {"Prepare", "Release", "Attach", "Detach"},
 }

@@ -57,9 +57,9 @@ func scenes() []scene {
 	}
 	return append(all,
 		scene{step: faultpoint.MetadataWritten, when: onPrepare, logged: true},
-		scene{step: faultpoint.MendSetAside, when: onStart, before: func(n *node, c claim) { n.write(n.record(c), `{"version":1,"cl`) }},
-		scene{step: faultpoint.AsideMade, when: onStart, before: func(n *node, c claim) { n.write(n.record(c), `{"version":1,"cl`) }},
-		scene{step: faultpoint.MendHolding, when: onStart, before: func(n *node, _ claim) {
+		scene{step: faultpoint.MendSetAside, when: onStart, logged: true, before: func(n *node, c claim) { n.write(n.record(c), `{"version":1,"cl`) }},
+		scene{step: faultpoint.AsideMade, when: onStart, logged: true, before: func(n *node, c claim) { n.write(n.record(c), `{"version":1,"cl`) }},
+		scene{step: faultpoint.MendHolding, when: onStart, logged: true, before: func(n *node, _ claim) {
 			n.remove(filepath.Join(n.dataDir(), "devices"))
 		}},
 		scene{step: faultpoint.MendSpec, when: onStart, logged: true, before: func(n *node, _ claim) {

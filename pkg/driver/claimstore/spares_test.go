@@ -192,3 +192,22 @@ func FuzzHolding(f *testing.F) {
 		}
 	})
 }
+
+// Somebody has tidied up while the plugin runs, or put something there.
+func TestFolderOfSparesIsOutOfOrder(t *testing.T) {
+	dir := t.TempDir()
+	folder := filepath.Join(dir, "spare")
+	if err := os.MkdirAll(filepath.Join(folder, "somebody's", "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir)
+	s.mustSave(t, "a")
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	s.mustDelete(t, "a")
+	if r, err := s.Load("a"); r != nil || err != nil {
+		t.Errorf("the deleted record is there: %v, %v", r, err)
+	}
+	s.mustSave(t, "b")
+}

@@ -44,12 +44,13 @@ type Store struct {
 // Open returns the store in dir, which it creates where it is missing. Files
 // of an interrupted write are removed.
 func Open(ctx context.Context, dir string) (*Store, error) {
-	// The last one so that a file can be set aside later without room for it.
-	for _, d := range []string{claimsDir, holdingsDir, asideDir} {
+	for _, d := range []string{claimsDir, holdingsDir} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("create the claim store: %w", err)
 		}
 	}
+	// Now, so that a file can be set aside on a full disk. Then it is tried again.
+	_ = os.MkdirAll(filepath.Join(dir, asideDir), 0o700)
 	spare, err := openSpares(filepath.Join(dir, sparesDir), filepath.Join(dir, claimsDir))
 	if err != nil {
 		return nil, err
@@ -142,7 +143,7 @@ func (s *Store) SetAside(ctx context.Context, unreadable *UnreadableError) (stri
 	}
 	dir := filepath.Join(s.dir, asideDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("set %s aside: %w", unreadable.Path, err)
+		return "", s.cannotWrite(fmt.Errorf("set %s aside: %w", unreadable.Path, err))
 	}
 	if err := faultpoint.At(faultpoint.AsideMade); err != nil {
 		return "", err
@@ -150,7 +151,7 @@ func (s *Store) SetAside(ctx context.Context, unreadable *UnreadableError) (stri
 	name := filepath.Base(unreadable.Path) + "." + time.Now().UTC().Format("20060102T150405.000000000")
 	path := filepath.Join(dir, name)
 	if err := os.Rename(unreadable.Path, path); err != nil {
-		return "", fmt.Errorf("set %s aside: %w", unreadable.Path, err)
+		return "", s.cannotWrite(fmt.Errorf("set %s aside: %w", unreadable.Path, err))
 	}
 	return path, nil
 }
