@@ -46,7 +46,7 @@ func Call(ctx context.Context, path, name string, r Request, netns *os.File) (_ 
 	if err != nil {
 		return Answer{}, fmt.Errorf("encode the request: %w", err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(beginTimeout)); err != nil {
+	if err := setDeadline(ctx, conn, beginTimeout); err != nil {
 		return Answer{}, err
 	}
 	if _, _, err := conn.WriteMsgUnix(data, unix.UnixRights(int(netns.Fd())), nil); err != nil {
@@ -55,7 +55,7 @@ func Call(ctx context.Context, path, name string, r Request, netns *os.File) (_ 
 	if err := receive(conn, &begun{}); err != nil {
 		return Answer{}, fmt.Errorf("%s: the plugin does not begin: %w", name, err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(time.Duration(r.WaitMilliseconds)*time.Millisecond + answerGrace)); err != nil {
+	if err := setDeadline(ctx, conn, time.Duration(r.WaitMilliseconds)*time.Millisecond+answerGrace); err != nil {
 		return Answer{}, err
 	}
 	var a Answer
@@ -63,6 +63,15 @@ func Call(ctx context.Context, path, name string, r Request, netns *os.File) (_ 
 		return Answer{}, fmt.Errorf("%s: the plugin has begun and does not answer: %w", name, err)
 	}
 	return a, nil
+}
+
+// setDeadline gives the connection some time more, unless ctx is done: the end
+// of ctx, which sets a deadline too, may have come a moment ago.
+func setDeadline(ctx context.Context, conn *net.UnixConn, more time.Duration) error {
+	if err := conn.SetDeadline(time.Now().Add(more)); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 func receive(conn *net.UnixConn, into any) error {
