@@ -17,9 +17,10 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
-// undoWait bounds the undoing of an attachment that has failed, whose caller may
-// be gone by then.
-const undoWait = 30 * time.Second
+// undoWait bounds the undoing of an attachment that has failed, whose caller
+// waits for the reason. What is not undone then is undone before the next one,
+// and when the claim is released.
+const undoWait = 12 * time.Second
 
 // Attach joins a prepared VF to a pod's network namespace: its interface, its
 // RDMA device where those belong to namespaces, or what the CNI plugins of the

@@ -14,8 +14,9 @@ import (
 )
 
 // cleanUpTime is for how long what an addition that failed has left may be
-// deleted, on top of the time that the addition itself had.
-const cleanUpTime = 15 * time.Second
+// deleted, on top of the time that the addition itself had. Whoever added
+// deletes again what is left then.
+const cleanUpTime = 5 * time.Second
 
 // Options say where things are.
 type Options struct {
