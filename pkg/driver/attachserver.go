@@ -60,7 +60,7 @@ func (d *Driver) serveAttach(ctx context.Context) (stop func() error, err error)
 		return nil, fmt.Errorf("serve the attach hook: %w: see that %s can be written", err, dir)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &attachServer{driver: d, listener: listener, statuses: newClaimStatuses(d)}
+	s := &attachServer{driver: d, listener: listener, statuses: d.statuses}
 	s.calls.Go(func() { s.statuses.run(ctx) })
 	s.calls.Go(func() { s.acceptAll(ctx) })
 	return func() error {
@@ -136,7 +136,7 @@ func (s *attachServer) attach(ctx context.Context, r attachsocket.Request, netns
 	}
 	uid := types.UID(r.Claim)
 	logger := klog.FromContext(ctx).WithValues("claimUID", uid, "pod", klog.KRef(r.Pod.Namespace, r.Pod.Name), "podUID", r.Pod.UID, "sandbox", r.SandboxID)
-	wait := min(time.Duration(r.WaitMilliseconds)*time.Millisecond, s.driver.options.AttachWait)
+	wait := tryFor(min(time.Duration(r.WaitMilliseconds)*time.Millisecond, s.driver.options.AttachWait))
 	ctx, cancel := context.WithTimeoutCause(klog.NewContext(ctx, logger), wait, fmt.Errorf("gave up after %s", wait.Round(time.Millisecond)))
 	defer cancel()
 
@@ -152,6 +152,10 @@ func (s *attachServer) attach(ctx context.Context, r attachsocket.Request, netns
 	s.statuses.attached(ctx, uid)
 	return nil
 }
+
+// tryFor is how much of the time that a container waits is spent on attaching:
+// the rest is for undoing it, for only then the reason can be told.
+func tryFor(wait time.Duration) time.Duration { return wait * 2 / 3 }
 
 func (s *attachServer) attachSandbox(ctx context.Context, uid types.UID, sandbox device.Sandbox) (*claimstore.Record, error) {
 	if err := faultpoint.At(faultpoint.AttachReceived); err != nil {

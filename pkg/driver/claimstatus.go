@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
 const (
@@ -73,12 +76,26 @@ func (c *claimStatuses) run(ctx context.Context) {
 		klog.FromContext(ctx).Error(err, "Cannot look for claims whose status is to be written")
 	}
 	for _, uid := range uids {
-		if record, err := c.driver.store.Load(uid); err == nil && record != nil && len(record.Attached) > 0 {
+		if record, err := c.driver.store.Load(uid); err == nil && record != nil && hasNews(record) {
 			c.attached(ctx, uid)
 		}
 	}
 	<-ctx.Done()
 }
+
+// hasNews tells whether a claim's status may lack something that its record
+// says. Of one whose devices are still to be attached nothing is said before
+// that is tried: it could wipe out why the last try failed.
+func hasNews(record *claimstore.Record) bool {
+	if len(record.Attached) > 0 {
+		return true
+	}
+	return len(record.Alignment) > 0 && !slices.ContainsFunc(record.Devices, func(entry claimstore.Device) bool { return entry.Attach })
+}
+
+// prepared has the status of a claim written with what is known when it is
+// prepared.
+func (c *claimStatuses) prepared(ctx context.Context, uid types.UID) { c.add(ctx, uid, nil) }
 
 // attached has the status of a claim written whose devices are attached.
 func (c *claimStatuses) attached(ctx context.Context, uid types.UID) { c.add(ctx, uid, nil) }

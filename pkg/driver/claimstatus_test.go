@@ -20,7 +20,7 @@ import (
 
 // statuses returns a writer of claim statuses that runs.
 func (n *attachNode) statuses(d *Driver) *claimStatuses {
-	c := newClaimStatuses(d)
+	c := d.statuses
 	ctx := n.t.Context()
 	done := make(chan struct{})
 	go func() {

@@ -26,6 +26,7 @@ type placedVFs struct {
 	devices  []device.Device
 	err      error
 	prepared map[string]types.UID // by what is occupied
+	given    map[string]string    // RDMA devices by device
 	refuse   error
 }
 
@@ -45,7 +46,11 @@ func (f *placedVFs) Prepare(ctx context.Context, g device.Grant) (device.Edits, 
 	if err != nil {
 		return device.Edits{}, err
 	}
-	return f.fakeVFs.Prepare(ctx, g)
+	edits, err := f.fakeVFs.Prepare(ctx, g)
+	if name, ok := f.given[g.Device]; ok {
+		edits.Attributes = map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{"rdmaDevice": attribute(name)}
+	}
+	return edits, err
 }
 
 func (f *placedVFs) Release(ctx context.Context, g device.Grant) error {

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	metaapply "k8s.io/client-go/applyconfigurations/meta/v1"
 	resourceapply "k8s.io/client-go/applyconfigurations/resource/v1"
@@ -45,6 +47,8 @@ type deviceStatus struct {
 	shareID              *types.UID
 	conditions           []metav1.Condition
 	network              *resourceapi.NetworkDeviceData
+	// data is JSON, or nil.
+	data []byte
 }
 
 func newAttachFailure(err error) *attachFailure {
@@ -63,30 +67,61 @@ func (f *attachFailure) concerns(entry claimstore.Device) bool {
 }
 
 // deviceStatuses returns what a claim's status should say: an entry for each
-// device that is attached, or has failed to be.
+// device that is attached, or has failed to be, or has others to be near to.
 func (d *Driver) deviceStatuses(record *claimstore.Record, failure *attachFailure, claim *resourceapi.ResourceClaim) []deviceStatus {
 	var statuses []deviceStatus
 	for _, entry := range record.Devices {
-		if !entry.Attach || !isAllocated(claim, d.options.DriverName, entry) {
-			continue
-		}
-		where, attached := attachmentOf(record, entry)
-		if !attached && !failure.concerns(entry) {
+		if !isAllocated(claim, d.options.DriverName, entry) {
 			continue
 		}
 		s := deviceStatus{driver: d.options.DriverName, pool: entry.Pool, device: entry.Device, shareID: entry.ShareID}
-		if attached {
-			s.network = networkData(where)
-			s.conditions = []metav1.Condition{condition(conditionReady, true, reasonAttached, "attached to pod "+where.pod)}
-		} else {
-			s.conditions = []metav1.Condition{condition(conditionReady, false, reasonNotAttached, "attached to no pod")}
+		s.addAttachment(record, entry, failure)
+		s.data = dataOf(record, entry)
+		if len(s.conditions) == 0 && s.data == nil {
+			continue
 		}
-		if failure.concerns(entry) {
-			s.conditions = append(s.conditions, condition(conditionAttachFailed, true, reasonAttachError, failure.message))
+		if n := len(statuses) - 1; n >= 0 && statuses[n].sameDevice(s) { // the other part of a composite
+			statuses[n].merge(s)
+			continue
 		}
-		statuses = append(statuses, d.withTimes(s, claim))
+		statuses = append(statuses, s)
+	}
+	for n := range statuses {
+		statuses[n] = d.withTimes(statuses[n], claim)
 	}
 	return statuses
+}
+
+// addAttachment says where a device is attached, or why it is not.
+func (s *deviceStatus) addAttachment(record *claimstore.Record, entry claimstore.Device, failure *attachFailure) {
+	where, attached := attachmentOf(record, entry)
+	switch {
+	case !entry.Attach || !attached && !failure.concerns(entry):
+		return
+	case attached:
+		s.network = networkData(where)
+		s.conditions = []metav1.Condition{condition(conditionReady, true, reasonAttached, "attached to pod "+where.pod)}
+	default:
+		s.conditions = []metav1.Condition{condition(conditionReady, false, reasonNotAttached, "attached to no pod")}
+	}
+	if failure.concerns(entry) {
+		s.conditions = append(s.conditions, condition(conditionAttachFailed, true, reasonAttachError, failure.message))
+	}
+}
+
+func (s *deviceStatus) sameDevice(other deviceStatus) bool {
+	return s.pool == other.pool && s.device == other.device && ptr.Equal(s.shareID, other.shareID)
+}
+
+// merge adds what the other part of a composite has to say. One part at most is
+// attached.
+func (s *deviceStatus) merge(other deviceStatus) {
+	if len(s.conditions) == 0 {
+		s.conditions, s.network = other.conditions, other.network
+	}
+	if s.data == nil {
+		s.data = other.data
+	}
 }
 
 // withTimes keeps the time of a condition that is as it was.
@@ -109,7 +144,7 @@ func (d *Driver) withTimes(s deviceStatus, claim *resourceapi.ResourceClaim) dev
 func (d *Driver) hasStatuses(claim *resourceapi.ResourceClaim, desired []deviceStatus) bool {
 	return !slices.ContainsFunc(desired, func(s deviceStatus) bool {
 		has := d.ownStatus(claim, s)
-		if has == nil || !equality.Semantic.DeepEqual(has.NetworkData, s.network) {
+		if has == nil || !equality.Semantic.DeepEqual(has.NetworkData, s.network) || !s.hasData(has.Data) {
 			return true
 		}
 		for _, kind := range []string{conditionReady, conditionAttachFailed} {
@@ -119,6 +154,24 @@ func (d *Driver) hasStatuses(claim *resourceapi.ResourceClaim, desired []deviceS
 		}
 		return false
 	})
+}
+
+// hasData tells whether an entry has the data, in whatever form the API server
+// keeps it.
+func (s deviceStatus) hasData(has *runtime.RawExtension) bool {
+	if has == nil || s.data == nil {
+		return has == nil && s.data == nil
+	}
+	var a, b any
+	return json.Unmarshal(has.Raw, &a) == nil && json.Unmarshal(s.data, &b) == nil && equality.Semantic.DeepEqual(a, b)
+}
+
+// rawData is the data as the API has it.
+func (s deviceStatus) rawData() *runtime.RawExtension {
+	if s.data == nil {
+		return nil
+	}
+	return &runtime.RawExtension{Raw: s.data}
 }
 
 // is tells whether an entry of this driver is of the same device.
@@ -138,6 +191,9 @@ func claimApplyConfiguration(claim *resourceapi.ResourceClaim, statuses []device
 		for _, c := range s.conditions {
 			entry.WithConditions(metaapply.Condition().WithType(c.Type).WithStatus(c.Status).WithReason(c.Reason).
 				WithMessage(c.Message).WithLastTransitionTime(c.LastTransitionTime))
+		}
+		if s.data != nil {
+			entry.WithData(*s.rawData())
 		}
 		if s.network != nil {
 			data := resourceapply.NetworkDeviceData()

@@ -61,8 +61,10 @@ type Options struct {
 	// should be allocated first in front.
 	Families []Family
 	// Pairs says which GPUs are given together with a VF. Nil means none.
-	Pairs   *pairs.Options
-	Metrics *Metrics
+	Pairs *pairs.Options
+	// SetIBHCA tells NCCL in containers which RDMA devices to use.
+	SetIBHCA bool
+	Metrics  *Metrics
 	// AttachHook is the path on the host of the program attach-hook, which the
 	// caller has installed there with hostbin. It is written into CDI specs,
 	// so it must not change from release to release.
@@ -101,6 +103,9 @@ type Driver struct {
 	republish signal
 
 	attachSeconds *prometheus.HistogramVec
+
+	// statuses is nil where nothing is attached.
+	statuses *claimStatuses
 
 	fatal context.CancelCauseFunc
 
@@ -156,6 +161,9 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		republish: newSignal(),
 	}
 	inv.pairs, inv.held = options.Pairs, d.heldThings
+	if options.AttachHook != "" {
+		d.statuses = newClaimStatuses(d)
+	}
 	d.attachSeconds = newAttachSeconds()
 	if err := faultpoint.At(faultpoint.StartStoreOpened); err != nil {
 		return nil, errors.Join(err, store.Close())

@@ -20,12 +20,17 @@ import (
 type plan struct {
 	*allocation
 	steps []step
+	// aligned are the GPUs with the VFs of the claim, once it is carried out.
+	aligned []aligned
 }
 
 // step is what one family has to do for one allocation result.
 type step struct {
 	family Family
 	grant  device.Grant
+	// kind and place are those of the device that the family has a part in.
+	kind  device.Kind
+	place *device.Place
 	// entry is the device as the claim's record will have it.
 	entry claimstore.Device
 	// published are the attributes of the device in its ResourceSlice. The
@@ -114,7 +119,7 @@ func planPart(claim device.Claim, r resourceapi.DeviceRequestAllocationResult, p
 	}
 	entry := entryOf(r)
 	entry.Family, entry.Occupies, entry.Config = part.family.Name(), part.Occupies, raw
-	return step{family: part.family, grant: grantFor(claim, entry, value), entry: entry}, nil
+	return step{family: part.family, grant: grantFor(claim, entry, value), kind: part.Kind, place: part.Place, entry: entry}, nil
 }
 
 // whyMissing tells what is known about devices that should be there.
@@ -180,6 +185,7 @@ func (p *plan) record(bootID string, before *claimstore.Record) *claimstore.Reco
 		*record = *before // with the fields of other releases
 	}
 	record.Attached = nil // whoever attaches finds what is there
+	record.Alignment = p.alignments()
 	record.Claim, record.BootID, record.Pods, record.ConfigHash, record.Devices = p.claim, bootID, p.pods, p.configHash(), nil
 	for _, s := range p.steps {
 		record.Devices = append(record.Devices, s.entry)

@@ -188,6 +188,8 @@ func (d *Driver) carryOut(ctx context.Context, p *plan, before *claimstore.Recor
 			return nil, err
 		}
 	}
+	d.align(klog.FromContext(ctx), p)
+	d.addNCCL(p, edits)
 	for family, byDevice := range edits {
 		d.addAttachHook(p, family, byDevice)
 		if err := d.cdi.Write(p.claim, family, byDevice); err != nil {
@@ -203,6 +205,9 @@ func (d *Driver) carryOut(ctx context.Context, p *plan, before *claimstore.Recor
 	}
 	if err := faultpoint.At(faultpoint.PrepareSaved); err != nil {
 		return nil, err
+	}
+	if d.statuses != nil && len(record.Alignment) > 0 {
+		d.statuses.prepared(ctx, p.claim.UID)
 	}
 	return record, nil
 }

@@ -41,7 +41,7 @@ func (d *Driver) withStatuses(claim *resourceapi.ResourceClaim, desired []device
 			})
 			entry = &claim.Status.Devices[len(claim.Status.Devices)-1]
 		}
-		entry.NetworkData = s.network
+		entry.NetworkData, entry.Data = s.network, s.rawData()
 		entry.Conditions = slices.DeleteFunc(entry.Conditions, func(c metav1.Condition) bool {
 			return c.Type == conditionReady || c.Type == conditionAttachFailed
 		})
@@ -49,4 +49,3 @@ func (d *Driver) withStatuses(claim *resourceapi.ResourceClaim, desired []device
 	}
 	return claim
 }
-

@@ -23,7 +23,7 @@ const (
 	attributeVFIndex     resourceapi.QualifiedName = "vfIndex"
 	attributeLinkType    resourceapi.QualifiedName = "linkType"
 	attributeRDMA        resourceapi.QualifiedName = "rdma"
-	attributeRDMADevice  resourceapi.QualifiedName = "rdmaDevice"
+	attributeRDMADevice                            = device.AttributeRDMADevice
 	attributeDriver      resourceapi.QualifiedName = "driver"
 	attributeVendor      resourceapi.QualifiedName = "vendor"
 	attributeDevice      resourceapi.QualifiedName = "device"

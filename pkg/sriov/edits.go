@@ -126,6 +126,9 @@ func (f *Family) addRDMA(ctx context.Context, out *device.Edits, address topolog
 	if node, err := f.node(ctx, filepath.Join(rdmaFolder, connectionManager), 0); err == nil {
 		out.Device.DeviceNodes = append(out.Device.DeviceNodes, node)
 	}
+	if rdma.name != "" {
+		out.Attributes[device.AttributeRDMADevice] = resourceapi.DeviceAttribute{StringValue: &rdma.name}
+	}
 	if text := strings.Join(rdma.nodes, ","); text != "" && len(text) <= resourceapi.DeviceAttributeMaxValueLength {
 		out.Attributes[attributeRDMADevices] = resourceapi.DeviceAttribute{StringValue: &text}
 	}

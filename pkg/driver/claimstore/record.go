@@ -33,6 +33,8 @@ type Record struct {
 	Devices    []Device `json:"devices"`
 	// Attached says in which sandboxes devices are, in the boot of BootID.
 	Attached []Attached `json:"attached,omitempty"`
+	// Alignment is of each GPU with each VF of the claim.
+	Alignment []Alignment `json:"alignment,omitempty"`
 
 	unknown map[string]json.RawMessage
 }
