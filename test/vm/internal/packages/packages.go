@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strings"
 	"time"
@@ -71,7 +72,10 @@ func Ensure(ctx context.Context, dir string, out io.Writer) (Tree, error) {
 
 // fetch fills dir with root/ and packages.txt.
 func fetch(ctx context.Context, dir string) error {
-	for _, program := range []string{"apt-get", "dpkg"} {
+	if runtime.GOARCH != "amd64" {
+		return fmt.Errorf("the guest's programs are for amd64, and this machine is %s", runtime.GOARCH)
+	}
+	for _, program := range []string{"apt-get", "apt-config", "dpkg"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("the guest's packages cannot be got here: %w: use a Debian machine, or bring a warm cache", err)
 		}
@@ -79,7 +83,7 @@ func fetch(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	apt := filepath.Join(dir, "apt")
-	if err := privateApt(apt); err != nil {
+	if err := privateApt(ctx, apt); err != nil {
 		return err
 	}
 	if err := runApt(ctx, apt, "update"); err != nil {
@@ -108,22 +112,39 @@ func fetch(ctx context.Context, dir string) error {
 
 // privateApt makes the folders of an apt that knows nothing of this machine but
 // its mirrors. An empty status file makes it resolve the whole closure.
-func privateApt(apt string) error {
+func privateApt(ctx context.Context, apt string) error {
 	sources, err := Sources("/", Release)
 	if err != nil {
 		return err
+	}
+	settings, err := exec.CommandContext(ctx, "apt-config", "dump").Output()
+	if err != nil {
+		return fmt.Errorf("ask for this machine's settings of apt: %w", err)
 	}
 	for _, folder := range []string{"lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(apt, folder), 0o755); err != nil {
 			return fmt.Errorf("make a folder for apt: %w", err)
 		}
 	}
-	for name, content := range map[string]string{"guest.sources": sources, "status": ""} {
+	for name, content := range map[string]string{"guest.sources": sources, "status": "", "apt.conf": aptConfig(string(settings))} {
 		if err := os.WriteFile(filepath.Join(apt, name), []byte(content), 0o644); err != nil {
 			return fmt.Errorf("write what apt reads: %w", err)
 		}
 	}
 	return nil
+}
+
+// aptConfig keeps, of the machine's settings as `apt-config dump` prints them,
+// how to reach mirrors (proxies, for example), and nothing that would touch the
+// machine, such as what is to be run after an update.
+func aptConfig(dump string) string {
+	config := "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\n"
+	for line := range strings.Lines(dump) {
+		if strings.HasPrefix(line, "Acquire::") && !strings.HasPrefix(line, "Acquire::IndexTargets") {
+			config += line
+		}
+	}
+	return config
 }
 
 func runApt(ctx context.Context, apt string, args ...string) error {
@@ -140,7 +161,7 @@ func runApt(ctx context.Context, apt string, args ...string) error {
 		all = append(all, "-o", option)
 	}
 	cmd := exec.CommandContext(ctx, "apt-get", append(all, args...)...)
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "APT_CONFIG="+filepath.Join(apt, "apt.conf"), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
 	return run(cmd)
 }
 

@@ -108,3 +108,18 @@ deb http://cloud.example/apt cloud-sdk-trixie main
 		})
 	}
 }
+
+func TestAptConfigKeepsOnlyHowToReachMirrors(t *testing.T) {
+	got := aptConfig(`APT::Update::Post-Invoke:: "rm something";
+Acquire::http::Proxy "http://proxy.example:3128";
+Acquire::IndexTargets::deb::DEP-11 "";
+DPkg::Pre-Install-Pkgs:: "ask";
+`)
+	want := `Dir::Etc::main "/dev/null";
+Dir::Etc::parts "/dev/null";
+Acquire::http::Proxy "http://proxy.example:3128";
+`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
+	}
+}
