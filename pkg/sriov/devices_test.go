@@ -196,11 +196,11 @@ func TestProblems(t *testing.T) {
 		},
 		"vfio-pci is fine": {
 			func(m *fixture.Machine) { m.Unbind(ethVF); _ = m.Write(m.Root+"/bus/pci/drivers/vfio-pci/bind", ethVF) },
-			func(m *fixture.Machine) {}, map[string]string{},
+			func(*fixture.Machine) {}, map[string]string{},
 		},
 		"IPoIB down is fine": {
 			func(m *fixture.Machine) { m.Host.Change(ibPF, func(l *kernel.Link) { l.Up, l.Carrier = false, false }) },
-			func(m *fixture.Machine) {}, map[string]string{},
+			func(*fixture.Machine) {}, map[string]string{},
 		},
 		"port of the PF": {
 			func(m *fixture.Machine) { m.Set(ibPF, "infiniband/mlx5_0/ports/1/state", "2: INIT") },
@@ -433,11 +433,14 @@ func TestWatchFamily(t *testing.T) {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(10 * time.Second)
 	for !holds() {
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-limit:
 			t.Fatalf("in vain waited until %s", what)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }

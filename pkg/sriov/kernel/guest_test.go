@@ -44,19 +44,28 @@ func guestVFs(t *testing.T, number int) (*Netlink, []string) {
 // byDevice waits for the interface of a PCI function.
 func byDevice(t *testing.T, n Namespace, address string) Link {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	return await(t, n, address, func(Link) bool { return true })
+}
+
+// await waits for the interface of a PCI function to be in some state.
+func await(t *testing.T, n Namespace, address string, holds func(Link) bool) Link {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(30 * time.Second)
 	for {
 		links, err := n.Links()
 		must(t, err)
 		for _, link := range links {
-			if link.Device == address {
+			if link.Device == address && holds(link) {
 				return link
 			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no interface of %s among %+v", address, links)
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("no interface of %s in the state that was waited for, among %+v", address, links)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -65,11 +74,7 @@ func TestGuestSettings(t *testing.T) {
 	host := k.Host()
 	index := byDevice(t, host, pf).Index
 	// Without a link igb takes no rate.
-	for deadline := time.Now().Add(30 * time.Second); !byDevice(t, host, pf).Carrier; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the PF has no link")
-		}
-	}
+	await(t, host, pf, func(l Link) bool { return l.Carrier })
 	before := byDevice(t, host, pf).VFs
 	if len(before) != 2 || before[1].VLAN == nil || before[1].SpoofCheck == nil || before[1].Trust == nil || before[1].TxRate == nil {
 		t.Fatalf("got VFs %+v, want two with all their settings", before)

@@ -96,11 +96,12 @@ func listen(ctx context.Context, socket *os.File, matters func([]byte) bool, cha
 	}
 }
 
+// ended returns no error where it was our doing that reading has ended.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return fmt.Errorf("read what the kernel announces: %w", err)
 	}
-	return fmt.Errorf("read what the kernel announces: %w", err)
+	return nil
 }
 
 // drain reads all that is there. What was lost, because there was too much,

@@ -202,7 +202,7 @@ func TestHostUse(t *testing.T) {
 		"default route": {func(m *fixture.Machine, pf int) {
 			m.Host.RouteList = []kernel.Route{{Link: pf, Destination: everywhere}}
 		}, "it has the default route", ""},
-		"port of a bond below a VLAN": {func(m *fixture.Machine, pf int) {
+		"port of a bond below a VLAN": {func(m *fixture.Machine, _ int) {
 			bond := m.Host.Add(kernel.Link{Name: "bond0"})
 			m.Host.Change(first18, func(l *kernel.Link) { l.Master = bond })
 			vlan := m.Host.Add(kernel.Link{Name: "bond0.7", Lower: bond})
@@ -211,12 +211,12 @@ func TestHostUse(t *testing.T) {
 		"address of the node": {func(m *fixture.Machine, pf int) {
 			m.Host.AddressList = map[int][]netip.Prefix{pf: {netip.MustParsePrefix("10.0.0.5/24")}}
 		}, "it has the node's address 10.0.0.5", ""},
-		"address on a bridge": {func(m *fixture.Machine, pf int) {
+		"address on a bridge": {func(m *fixture.Machine, _ int) {
 			bridge := m.Host.Add(kernel.Link{Name: "br0"})
 			m.Host.Change(first18, func(l *kernel.Link) { l.Master = bridge })
 			m.Host.AddressList = map[int][]netip.Prefix{bridge: {netip.MustParsePrefix("10.0.0.5/24")}}
 		}, "br0 above it has the node's address 10.0.0.5", ""},
-		"a VF": {func(m *fixture.Machine, pf int) {
+		"a VF": {func(m *fixture.Machine, _ int) {
 			m.Host.RouteList = []kernel.Route{{Link: m.Host.Link(fixture.VF(first18, 0)).Index, Destination: everywhere}}
 		}, "", "it has the default route"},
 	} {
