@@ -375,6 +375,7 @@ func TestDevicesErrors(t *testing.T) {
 func TestWatchFamily(t *testing.T) {
 	m := fixture.New(t)
 	addEthernet(m, 1)
+	m.Host.FailWatch = 1 // it is listened again after that
 	f := lookAt(t, m)
 	inventory(t, f)
 	changed := make(chan struct{}, 100)
