@@ -19,6 +19,11 @@ import (
 // applying it.
 func exampleTests() map[string]func(s *space) {
 	return map[string]func(s *space){
+		"aligned-pairs.yaml": func(s *space) {
+			s.wait("aligned-pairs", harness.Succeeded())
+			wantDistinct(s.t, s.gpus("aligned-pairs", "gpus", 2))
+			s.wantPrinted("aligned-pairs", "nics", "net1", "net2")
+		},
 		"gpu-test-job.yaml": func(s *space) {
 			text := s.job("gpu-test", "cuda")
 			for _, want := range []string{"NVIDIA-SMI", "NVIDIA H200"} {
