@@ -155,7 +155,7 @@ func (s *attachServer) attach(ctx context.Context, r attachsocket.Request, netns
 
 // tryFor is how much of the time that a container waits is spent on attaching:
 // the rest is for undoing it, for only then the reason can be told.
-func tryFor(wait time.Duration) time.Duration { return wait * 2 / 3 }
+func tryFor(wait time.Duration) time.Duration { return wait * 3 / 5 }
 
 func (s *attachServer) attachSandbox(ctx context.Context, uid types.UID, sandbox device.Sandbox) (*claimstore.Record, error) {
 	if err := faultpoint.At(faultpoint.AttachReceived); err != nil {

@@ -53,15 +53,17 @@ func TestAPodWhoseVFCannotBeAttachedDoesNotStartAndSaysWhy(t *testing.T) {
 
 func TestAPodWhoseVFIsNeverAttachedDoesNotStart(t *testing.T) {
 	s := newSpace(t, nil)
-	// An IPAM plugin that does not come back.
-	const plugin = "/opt/cni/bin/whereabouts"
-	_, err := cluster.OnNode(s.ctx, "sh", "-c", "printf '#!/bin/sh\\nexec sleep 3600\\n' > "+plugin+" && chmod 0755 "+plugin)
-	needNode(t, err)
+	const plugin = "/opt/cni/bin/whereabouts" // the tests' nodes have no such plugin
+	install := func(does string) {
+		_, err := cluster.OnNode(s.ctx, "sh", "-c", "printf '#!/bin/sh\\n"+does+"\\n' > "+plugin+".new && chmod 0755 "+plugin+".new && mv "+plugin+".new "+plugin)
+		needNode(t, err)
+	}
 	t.Cleanup(func() {
-		if _, err := cluster.OnNode(context.Background(), "rm", plugin); err != nil {
+		if _, err := cluster.OnNode(context.Background(), "rm", "-f", plugin); err != nil {
 			t.Error(err)
 		}
 	})
+	install("exec sleep 3600")
 	s.template("one", vfs(1, `"ipam":{"type":"whereabouts"}`))
 	s.create(vfPod("waits", "one"))
 	start := time.Now()
@@ -74,10 +76,13 @@ func TestAPodWhoseVFIsNeverAttachedDoesNotStart(t *testing.T) {
 		}
 		return nil
 	})
-	s.delete("waits")
-	s.waitGone("waits")
 	s.admin()
 	s.wantAllVFsOnTheHost()
+	// What a plugin has given out is taken back before the claim ends.
+	install("exit 0")
+	s.delete("waits")
+	s.waitGone("waits")
+	wantNothingLeft(t)
 }
 
 // wantRefused fails the test unless an event of the pod says all of the texts,
