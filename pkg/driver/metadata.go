@@ -31,6 +31,7 @@ const metadataFolder = "dra-device-metadata"
 // metadataFiles is how the helper writes and removes its files.
 func (d *Driver) metadataFiles() kubeletplugin.MetadataFileOperations {
 	return kubeletplugin.MetadataFileOperations{
+		MkdirAll:  d.makeFolder,
 		WriteFile: d.writeMetadata,
 		// The folder is named after the claim, not its UID, so the helper would
 		// remove what a later claim of that name has. What it would remove
@@ -54,12 +55,19 @@ func (d *Driver) writeMetadata(path string, data []byte, perm os.FileMode) error
 		return err
 	}
 	defer unlock()
-	// The helper made the folder a moment ago, and a release of an earlier
-	// claim of that name may have removed it since.
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as the helper makes it
 		return err
 	}
 	return replaceFile(path, data, perm)
+}
+
+// makeFolder leaves the folders of metadata files to writeMetadata: without the
+// lock, who looks for what is of no claim any more would remove them at once.
+func (d *Driver) makeFolder(path string, perm os.FileMode) error {
+	if _, ok := d.metadataNameIn(path); ok {
+		return nil
+	}
+	return os.MkdirAll(path, perm)
 }
 
 func replaceFile(path string, data []byte, perm os.FileMode) error {

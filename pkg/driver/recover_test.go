@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -381,6 +382,44 @@ func TestStateThatCannotBeRecoveredYet(t *testing.T) {
 	mustPrepare(t, d, next)
 	if got := n.holder(d, "pci-gpu-0"); got != "kept" {
 		t.Errorf("gpu-0 is held by %q", got)
+	}
+}
+
+// Metadata files are written while somebody looks for such that are of no claim.
+func TestMetadataIsWrittenWhileStraysAreRemoved(t *testing.T) {
+	n := newNode(t, "gpu-0")
+	d := n.start()
+	claim := newClaim("a", []string{"gpu-0"})
+	mustPrepare(t, d, claim)
+	done := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				d.removeStrays(t.Context())
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-done
+	}()
+	files := d.metadataFiles()
+	file := filepath.Join(d.metadataDir(), metadataName(claimRef(claim)), "r0", "metadata.json")
+	for range 500 { // as the helper does
+		if err := errors.Join(files.MkdirAll(filepath.Dir(file), 0o755), files.WriteFile(file, []byte(`{"metadata":{"uid":"a"}}`), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Dir(filepath.Dir(file))); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
+			t.Fatal(err)
+		}
 	}
 }
 
