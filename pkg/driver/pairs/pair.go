@@ -79,7 +79,7 @@ func (o *Options) find(found Found) []Pair {
 	pairs := make([]Pair, len(m.gpus))
 	for n, g := range m.gpus { // first of all those that claims have
 		pairs[n] = Pair{Name: compositeName(g.Name), GPU: g.Name, Why: beside[g.address].Why, set: g.Consumes[0].CounterSet}
-		c.keepHeld(&pairs[n], g)
+		c.keepHeld(&pairs[n], g, beside[g.address])
 	}
 	for n, g := range m.gpus {
 		if p := beside[g.address]; pairs[n].VF == "" && p.Partner != nil {
@@ -140,7 +140,7 @@ type chooser struct {
 
 // keepHeld leaves a GPU its VF as long as a claim has both together, whatever
 // has changed since.
-func (c *chooser) keepHeld(p *Pair, gpu part) {
+func (c *chooser) keepHeld(p *Pair, gpu part, beside topology.Pair) {
 	holder, ok := c.holder(gpu.Device)
 	if !ok || holder.Device == gpu.Name {
 		return
@@ -152,7 +152,9 @@ func (c *chooser) keepHeld(p *Pair, gpu part) {
 				continue
 			}
 			p.NIC, p.Relation = nic, topology.Relate(c.nodes[gpu.address], c.nodes[nic])
-			p.Why = fmt.Sprintf("%s, and a claim has both", p.Relation)
+			if beside.Partner == nil || beside.Partner.Address != nic {
+				p.Why = fmt.Sprintf("%s, for as long as a claim has both", p.Relation)
+			}
 			c.take(p, vf)
 			return
 		}
