@@ -18,6 +18,7 @@ const (
 	Kubelet    Component = "kubelet"
 	Containerd Component = "containerd"
 	APIServer  Component = "kube-apiserver"
+	Scheduler  Component = "kube-scheduler"
 )
 
 // OnNode runs a program on the node and returns what it printed. ErrNoNode says
@@ -40,10 +41,16 @@ func (c *Cluster) Reboot(ctx context.Context) error {
 // Restart ends a component and starts it again. It returns when the API server
 // answers, if that is the component.
 func (c *Cluster) Restart(ctx context.Context, component Component) error {
+	return c.RestartWith(ctx, component, "")
+}
+
+// RestartWith is [Cluster.Restart] with other feature gates, of the form
+// A=true,B=false, which a component of the control plane has from then on.
+func (c *Cluster) RestartWith(ctx context.Context, component Component, gates string) error {
 	if c.tool == nil {
 		return ErrNoNode
 	}
-	if err := c.tool.restart(ctx, string(component)); err != nil || component != APIServer {
+	if err := c.tool.restart(ctx, string(component), gates); err != nil || component != APIServer {
 		return err
 	}
 	return wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {

@@ -86,9 +86,10 @@ func (t tool) reboot(ctx context.Context) error {
 	return err
 }
 
-// restart ends a component of the cluster and starts it again.
-func (t tool) restart(ctx context.Context, component string) error {
-	_, err := t.command(nil, "restart", "--name", t.name, component).run(ctx)
+// restart ends a component of the cluster and starts it again, with other
+// feature gates if these are not empty.
+func (t tool) restart(ctx context.Context, component, gates string) error {
+	_, err := t.command(nil, "restart", "--name", t.name, "--feature-gates", gates, component).run(ctx)
 	return err
 }
 

@@ -69,7 +69,7 @@ func command() *cobra.Command {
 		o.order("start", "Start a component that was stopped"),
 		o.order("stop", "End a component with SIGTERM; it stays stopped"),
 		o.order("kill", "End a component with SIGKILL; it stays stopped"),
-		o.order("restart", "Stop a component, wait for its end, start it"),
+		o.restart(),
 		o.node(), o.kubectl(), o.reboot(), o.disconnect(), o.connect(), o.outsideNode())
 	return root
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/cluster/internal/cluster"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/cluster/internal/config"
 )
 
 func (o *options) down() *cobra.Command {
@@ -139,6 +140,22 @@ func (o *options) order(op, short string) *cobra.Command {
 			return c.Order(ctx, op, args[0])
 		}),
 	}
+}
+
+func (o *options) restart() *cobra.Command {
+	gates := ""
+	cmd := o.order("restart", "Stop a component, wait for its end, start it")
+	cmd.Flags().StringVar(&gates, "feature-gates", "", "gates of the form A=true,B=false that the component has from then on; empty: as before")
+	cmd.RunE = o.rooted(func(ctx context.Context, c *cluster.Cluster, args []string) error {
+		if gates == "" {
+			return c.Order(ctx, "restart", args[0])
+		}
+		if role, ok := config.RoleOf(args[0]); !ok || role != config.ControlPlane || args[0] == config.Etcd {
+			return fmt.Errorf("--feature-gates: component %q does not take them from its command line", args[0])
+		}
+		return c.Order(ctx, "restart", args[0], "--feature-gates="+gates)
+	})
+	return cmd
 }
 
 func (o *options) node() *cobra.Command {

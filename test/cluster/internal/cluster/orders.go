@@ -36,8 +36,10 @@ func (c *Cluster) start(ctx context.Context, components ...string) error {
 	return nil
 }
 
-// Order gives the order start, stop, kill or restart for one component.
-func (c *Cluster) Order(ctx context.Context, op, component string) error {
+// Order gives the order start, stop, kill or restart for one component. One that
+// is restarted has the flags from then on, until the cluster goes or its
+// machine is started anew.
+func (c *Cluster) Order(ctx context.Context, op, component string, flags ...string) error {
 	role, ok := config.RoleOf(component)
 	if !ok {
 		return fmt.Errorf("there is no component %q; there are %s", component, strings.Join(config.Components(), ", "))
@@ -45,7 +47,7 @@ func (c *Cluster) Order(ctx context.Context, op, component string) error {
 	if _, ok := namespace.Find(c.State, role); !ok {
 		return c.notRunning()
 	}
-	_, err := supervisor.Send(ctx, c.State.Socket(role), supervisor.Request{Op: op, Name: component})
+	_, err := supervisor.Send(ctx, c.State.Socket(role), supervisor.Request{Op: op, Name: component, Flags: flags})
 	return err
 }
 

@@ -18,6 +18,9 @@ type Request struct {
 	Op string `json:"op"`
 	// Name is the command; empty for status.
 	Name string `json:"name,omitempty"`
+	// Flags are arguments of the form --flag=value. A command that is
+	// restarted has them from then on, in place of those of the same flags.
+	Flags []string `json:"flags,omitempty"`
 }
 
 // Response answers a request.
@@ -89,6 +92,9 @@ func (s *Supervisor) obey(ctx context.Context, r Request) error {
 		return s.Stop(ctx, r.Name, true)
 	case "restart":
 		if err := s.Stop(ctx, r.Name, false); err != nil {
+			return err
+		}
+		if err := s.setFlags(r.Name, r.Flags); err != nil {
 			return err
 		}
 		return s.Start(ctx, r.Name)

@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -159,6 +161,22 @@ func (s *Supervisor) Start(ctx context.Context, name string) error {
 	}
 	p.QuickEnds = 0
 	return s.spawn(ctx, p)
+}
+
+// setFlags changes arguments with which a command is started.
+func (s *Supervisor) setFlags(name string, flags []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	for _, flag := range flags {
+		prefix, _, _ := strings.Cut(flag, "=")
+		p.command.Args = slices.DeleteFunc(slices.Clone(p.command.Args), func(have string) bool { return strings.HasPrefix(have, prefix+"=") })
+		p.command.Args = append(p.command.Args, flag)
+	}
+	return nil
 }
 
 // spawn is called with the lock held.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,6 +99,24 @@ func TestStartStopRestart(t *testing.T) {
 	}
 	if stopped := order(t, socket, "stop", "sleeper"); stopped.PID != 0 {
 		t.Errorf("after a second stop: %+v", stopped)
+	}
+}
+
+func TestFlagsOfACommandThatIsRestarted(t *testing.T) {
+	s := New([]Command{{Name: "api", Args: []string{"--a=1", "--gates=A=true", "--gates-of=B"}}}, t.TempDir(), nil)
+	for _, want := range [][]string{
+		{"--a=1", "--gates-of=B", "--gates=A=false,C=true"},
+		{"--a=1", "--gates-of=B", "--gates="},
+	} {
+		if err := s.setFlags("api", want[2:]); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.commands["api"].command.Args; !slices.Equal(got, want) {
+			t.Errorf("arguments %q, want %q", got, want)
+		}
+	}
+	if err := s.setFlags("other", nil); err == nil {
+		t.Error("a command that is not there got flags")
 	}
 }
 
