@@ -13,6 +13,7 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
@@ -24,6 +25,10 @@ const (
 	job           = "gpu-test"
 	container     = "cuda"
 	gpus          = 8
+	vfExample     = "examples/vf-static-address.yaml"
+	vfServer      = "vf-static-address-a"
+	vfClient      = "vf-static-address-b"
+	vfContainer   = "main"
 	// patience is how long the demo waits for one thing.
 	patience = 3 * time.Minute
 )
@@ -97,7 +102,59 @@ func show(ctx context.Context, cluster *harness.Cluster) error {
 	}
 	fmt.Printf("\nThe job's pod had this claim (kubectl get resourceclaims -n %s):\n%s", name, allocation(claim))
 	fmt.Printf("\nThe container ran nvidia-smi and saw (kubectl logs -n %s job/%s):\n%s", name, job, output)
+	return showVFs(ctx, cluster)
+}
+
+// showVFs runs two pods that reach each other over virtual functions.
+func showVFs(ctx context.Context, cluster *harness.Cluster) error {
+	published, err := cluster.Slices(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\nThe driver published these SR-IOV virtual functions, too:\n%s\n", portTable(published))
+	err = cluster.Steps.Do("Running "+vfExample, func() error {
+		if err := cluster.Apply(ctx, name, vfExample); err != nil {
+			return err
+		}
+		_, err := cluster.WaitPod(ctx, name, vfClient, harness.Succeeded())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	claim, err := attachedClaim(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	output, err := cluster.Logs(ctx, name, vfClient, vfContainer)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\nThe first pod's claim says what its VF has become (kubectl get resourceclaims -n %s):\n%s", name, attachment(claim))
+	fmt.Printf("\nThe second pod pinged the first one over the VFs (kubectl logs -n %s %s):\n%s", name, vfClient, output)
 	return nil
+}
+
+// attachedClaim returns the claim of the first pod as soon as its status tells
+// of the VF, which is written behind the pod's start.
+func attachedClaim(ctx context.Context, cluster *harness.Cluster) (*resourceapi.ResourceClaim, error) {
+	pod, err := cluster.Client.CoreV1().Pods(name).Get(ctx, vfServer, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("reading pod %s: %w", vfServer, err)
+	}
+	if len(pod.Status.ResourceClaimStatuses) == 0 || pod.Status.ResourceClaimStatuses[0].ResourceClaimName == nil {
+		return nil, fmt.Errorf("pod %s has no claim", vfServer)
+	}
+	var claim *resourceapi.ResourceClaim
+	err = wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		var err error
+		claim, err = cluster.Client.ResourceV1().ResourceClaims(name).Get(ctx, *pod.Status.ResourceClaimStatuses[0].ResourceClaimName, metav1.GetOptions{})
+		return err == nil && attachment(claim) != "", err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the status of the claim of pod %s: %w", vfServer, err)
+	}
+	return claim, nil
 }
 
 // runExample runs the job anew, and returns its claim and what it printed.
@@ -145,8 +202,10 @@ func emptyNamespace(ctx context.Context, cluster *harness.Cluster) error {
 	if !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("creating namespace %s: %w", name, err)
 	}
-	if _, err := cluster.Kubectl(ctx, "delete", "-n", name, "-f", example, "--ignore-not-found", "--cascade=foreground"); err != nil {
-		return err
+	for _, file := range []string{example, vfExample} {
+		if _, err := cluster.Kubectl(ctx, "delete", "-n", name, "-f", file, "--ignore-not-found", "--cascade=foreground"); err != nil {
+			return err
+		}
 	}
 	return cluster.WaitPodsGone(ctx, name)
 }

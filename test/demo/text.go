@@ -29,6 +29,49 @@ func table(devices []resourceapi.Device) string {
 	return out.String()
 }
 
+// portTable is the NIC ports whose VFs are published, one line for each.
+func portTable(published []resourceapi.ResourceSlice) string {
+	var ports []string
+	first, count := map[string]resourceapi.Device{}, map[string]int{}
+	for _, slice := range published {
+		for _, d := range slice.Spec.Devices {
+			if text(d, "type") != "vf" {
+				continue
+			}
+			port := text(d, "pfName")
+			if count[port]++; count[port] == 1 {
+				ports = append(ports, port)
+				first[port] = d
+			}
+		}
+	}
+	var out strings.Builder
+	w := tabwriter.NewWriter(&out, 0, 0, 3, ' ', 0)
+	line := func(columns ...string) {
+		_, _ = fmt.Fprintln(w, "  "+strings.Join(columns, "\t"))
+	}
+	line("PORT", "VFS", "FIRST VF", "LINK", "RDMA", "PCIE ROOT", "NUMA NODE")
+	for _, port := range ports {
+		d := first[port]
+		line(port, fmt.Sprint(count[port]), d.Name, text(d, "linkType"), text(d, "rdma"),
+			text(d, deviceattribute.StandardDeviceAttributePCIeRoot),
+			text(d, deviceattribute.StandardDeviceAttributeNUMANode))
+	}
+	_ = w.Flush()
+	return out.String()
+}
+
+// attachment is what the devices of a claim have become in its pod.
+func attachment(claim *resourceapi.ResourceClaim) string {
+	var out strings.Builder
+	for _, d := range claim.Status.Devices {
+		if n := d.NetworkData; n != nil {
+			fmt.Fprintf(&out, "  %s is interface %s, %s, with %s\n", d.Device, n.InterfaceName, n.HardwareAddress, strings.Join(n.IPs, ", "))
+		}
+	}
+	return out.String()
+}
+
 // text is an attribute for people; a dash stands for one that is not there.
 func text(d resourceapi.Device, name resourceapi.QualifiedName) string {
 	switch a := d.Attributes[name]; {

@@ -42,3 +42,32 @@ func TestTheAllocationTellsWhatWasAskedForAndGiven(t *testing.T) {
 		t.Errorf("allocation (-want +got):\n%s", diff)
 	}
 }
+
+func TestThePortTableHasOneLineForEachPort(t *testing.T) {
+	vf := func(name, port string) resourceapi.Device {
+		return resourceapi.Device{Name: name, Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
+			"type": {StringValue: ptr.To("vf")}, "pfName": {StringValue: ptr.To(port)}, "linkType": {StringValue: ptr.To("ether")}, "rdma": {BoolValue: ptr.To(true)},
+		}}
+	}
+	got := portTable([]resourceapi.ResourceSlice{
+		{Spec: resourceapi.ResourceSliceSpec{Devices: []resourceapi.Device{{Name: "gpu-0"}, vf("vf-a-0", "ibp24s0"), vf("vf-a-1", "ibp24s0")}}},
+		{Spec: resourceapi.ResourceSliceSpec{Devices: []resourceapi.Device{vf("vf-b-0", "ibp64s0")}}},
+	})
+	want := "" +
+		"  PORT      VFS   FIRST VF   LINK    RDMA   PCIE ROOT   NUMA NODE\n" +
+		"  ibp24s0   2     vf-a-0     ether   true   -           -\n" +
+		"  ibp64s0   1     vf-b-0     ether   true   -           -\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheAttachmentTellsInterfaceAndAddresses(t *testing.T) {
+	got := attachment(&resourceapi.ResourceClaim{Status: resourceapi.ResourceClaimStatus{Devices: []resourceapi.AllocatedDeviceStatus{{
+		Device:      "vf-a-0",
+		NetworkData: &resourceapi.NetworkDeviceData{InterfaceName: "net1", HardwareAddress: "02:00:00:00:00:01", IPs: []string{"192.168.10.2/24"}},
+	}}}})
+	if want := "  vf-a-0 is interface net1, 02:00:00:00:00:01, with 192.168.10.2/24\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
