@@ -5,6 +5,7 @@
 package sriov
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -29,14 +30,7 @@ func newNetns(t *testing.T) string {
 	}
 	done := make(chan result)
 	go func() {
-		// The thread is not used again: it ends with this goroutine.
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err != nil {
-			done <- result{err: fmt.Errorf("make a network namespace: %w", err)}
-			return
-		}
-		file, err := os.Open("/proc/thread-self/ns/net")
+		file, err := unshared()
 		done <- result{file, err}
 	}()
 	made := <-done
@@ -45,6 +39,26 @@ func newNetns(t *testing.T) string {
 	}
 	t.Cleanup(func() { _ = made.file.Close() })
 	return fmt.Sprintf("/proc/self/fd/%d", made.file.Fd())
+}
+
+// unshared makes a network namespace. The thread goes back to its own one, for
+// the first thread of a program never ends and would keep the new one.
+func unshared() (*os.File, error) {
+	runtime.LockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	file, err := os.Open("/proc/thread-self/ns/net")
+	if err := errors.Join(err, unix.Setns(int(own.Fd()), unix.CLONE_NEWNET)); err != nil {
+		return nil, err
+	}
+	runtime.UnlockOSThread()
+	return file, nil
 }
 
 // The simulated machine is a healthy one, whose interfaces are in a real

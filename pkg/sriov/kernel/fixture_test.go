@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -23,13 +24,7 @@ func newNetns(t *testing.T) *os.File {
 	}
 	done := make(chan result)
 	go func() {
-		// The thread is not used again: it ends with this goroutine.
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- result{err: fmt.Errorf("make a network namespace: %w", err)}
-			return
-		}
-		file, err := os.Open("/proc/thread-self/ns/net")
+		file, err := unshared()
 		done <- result{file, err}
 	}()
 	made := <-done
@@ -38,6 +33,26 @@ func newNetns(t *testing.T) *os.File {
 	}
 	t.Cleanup(func() { _ = made.file.Close() })
 	return made.file
+}
+
+// unshared makes a network namespace. The thread goes back to its own one, for
+// the first thread of a program never ends and would keep the new one.
+func unshared() (*os.File, error) {
+	runtime.LockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	file, err := os.Open("/proc/thread-self/ns/net")
+	if err := errors.Join(err, unix.Setns(int(own.Fd()), unix.CLONE_NEWNET)); err != nil {
+		return nil, err
+	}
+	runtime.UnlockOSThread()
+	return file, nil
 }
 
 func pathOf(netns *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", netns.Fd()) }
