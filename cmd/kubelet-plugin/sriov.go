@@ -36,7 +36,7 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 	if err != nil {
 		return nil, err
 	}
-	real, err := kernel.New(o.netns())
+	host, err := kernel.New(o.netns())
 	if err != nil {
 		return nil, fmt.Errorf("%w: see that --host-root is where the host's / is mounted, or set --host-netns", err)
 	}
@@ -61,7 +61,7 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 	}
 	if machine != nil {
 		settings.SysfsRoot, settings.DevRoot = machine.sysfs, filepath.Join(machine.driverRoot, "dev")
-		if settings.Kernel, err = o.simulatedKernel(ctx, n, machine, real); err != nil {
+		if settings.Kernel, err = o.simulatedKernel(ctx, n, machine, host); err != nil {
 			return nil, fmt.Errorf("--simulate %s: %w", o.simulate, err)
 		}
 	}
@@ -70,9 +70,9 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 
 // simulatedKernel makes the simulated machine's NICs, and looks after them as
 // long as the plugin runs.
-func (o *options) simulatedKernel(ctx context.Context, n node, machine *simulation, real kernel.Kernel) (kernel.Kernel, error) {
+func (o *options) simulatedKernel(ctx context.Context, n node, machine *simulation, host kernel.Kernel) (kernel.Kernel, error) {
 	simulated, err := nickernel.New(ctx, nickernel.Options{
-		Real: real, HostNetns: o.netns(), NICs: machine.NICs(), Dir: machine.nics, BootID: n.bootID,
+		Real: host, HostNetns: o.netns(), NICs: machine.NICs(), Dir: machine.nics, BootID: n.bootID,
 	})
 	if err != nil {
 		return nil, err

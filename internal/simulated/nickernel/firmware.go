@@ -57,7 +57,7 @@ func (f firmware) load(address string) (settings, error) {
 	}
 	var found settings
 	if err := json.Unmarshal(content, &found); err != nil || found.Life != f.life {
-		return fresh, nil
+		return fresh, nil //nolint:nilerr // what is no settings, or those of another life, is forgotten
 	}
 	return found, nil
 }

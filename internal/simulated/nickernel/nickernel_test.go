@@ -69,14 +69,14 @@ type host struct {
 func newHost(t *testing.T) *host {
 	t.Helper()
 	path, _ := newNetns(t)
-	real, err := kernel.New(path)
+	actual, err := kernel.New(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	machine := simulated.New(simulated.DGXH200, "node")
 	machine.Ethernet = true
 	h := &host{t: t, opts: Options{
-		Real: real, HostNetns: path, NICs: machine.NICs(), Dir: filepath.Join(t.TempDir(), "nics"), BootID: "boot-1",
+		Real: actual, HostNetns: path, NICs: machine.NICs(), Dir: filepath.Join(t.TempDir(), "nics"), BootID: "boot-1",
 	}}
 	h.start()
 	return h
