@@ -54,7 +54,7 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 		HostRoot:      o.hostRoot,
 		DataDir:       o.dataDir(),
 		BootID:        n.bootID,
-		Kernel:        real,
+		Kernel:        host,
 		Config:        config.SRIOV,
 		Networks:      networks,
 		NodeAddresses: addresses,
