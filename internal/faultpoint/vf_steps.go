@@ -26,6 +26,7 @@ const (
 
 // The steps of taking a VF out of a network namespace, in their order.
 const (
+	VFPlaceLeft      Step = "vf-place-left"
 	VFNetworkDeleted Step = "vf-network-deleted"
 	VFRDMATakenBack  Step = "vf-rdma-taken-back"
 	VFNamedApartBack Step = "vf-named-apart-back"
@@ -47,7 +48,7 @@ func VFSteps() []Step {
 	return []Step{
 		VFJournalHalfWritten, VFJournalRebuilt, VFJournalWritten, VFSettingsApplied, VFInterfaceSet, VFDriverBound,
 		VFPlaceWritten, VFNetworkAdded, VFNamedApart, VFMoved, VFNamed, VFIPAMAdded, VFAddressed, VFRouted, VFRDMAMoved, VFPlaceDone,
-		VFNetworkDeleted, VFRDMATakenBack, VFNamedApartBack, VFTakenBack, VFNamedBack, VFPlaceCleared,
+		VFPlaceLeft, VFNetworkDeleted, VFRDMATakenBack, VFNamedApartBack, VFTakenBack, VFNamedBack, VFPlaceCleared,
 		VFDriverRestored, VFSettingsRestored, VFInterfaceReset, VFJournalDeleted,
 	}
 }

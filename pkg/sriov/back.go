@@ -28,6 +28,15 @@ func (f *Family) takeBack(ctx context.Context, a topology.Address, j *vfstate.Jo
 	if j.Place == nil {
 		return nil
 	}
+	if j.Place.Done {
+		// On its way out the VF is in the pod still, and not as the pod had it:
+		// whoever attaches it next must not take it for attached.
+		leaving := *j.Place
+		leaving.Done = false
+		if err := f.savePlace(a, j, &leaving, faultpoint.VFPlaceLeft); err != nil {
+			return err
+		}
+	}
 	cniErr := f.deleteNetwork(ctx, a, j)
 	if err := f.at(faultpoint.VFNetworkDeleted); err != nil {
 		return err

@@ -49,6 +49,7 @@ type testBed struct {
 	program string
 	// clusterBin brought the cluster up. Empty if it was there before.
 	clusterBin string
+	cluster    string
 	scratch    string
 
 	mu     sync.Mutex
@@ -144,10 +145,14 @@ func (b *testBed) clusterUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := output(ctx, b.root, b.clusterBin, "up", "--name", "faults"); err != nil {
+	// As the end-to-end tests: one of its own for who tests beside others.
+	if b.cluster = os.Getenv("E2E_CLUSTER"); b.cluster == "" {
+		b.cluster = "faults"
+	}
+	if _, err := output(ctx, b.root, b.clusterBin, "up", "--name", b.cluster); err != nil {
 		return err
 	}
-	path, err := output(ctx, b.root, b.clusterBin, "kubeconfig", "--name", "faults")
+	path, err := output(ctx, b.root, b.clusterBin, "kubeconfig", "--name", b.cluster)
 	b.kubeconfig = strings.TrimSpace(path)
 	return err
 }
@@ -167,7 +172,7 @@ func (b *testBed) buildProgram(ctx context.Context) error {
 func (b *testBed) tearDown(ctx context.Context) error {
 	var errs []error
 	if b.clusterBin != "" && os.Getenv("E2E_KEEP") == "" {
-		_, err := output(ctx, b.root, b.clusterBin, "down", "--name", "faults")
+		_, err := output(ctx, b.root, b.clusterBin, "down", "--name", b.cluster)
 		errs = append(errs, err)
 	} else if b.client != nil {
 		errs = append(errs, b.removeObjects(ctx))

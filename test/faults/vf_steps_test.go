@@ -28,7 +28,7 @@ func vfScenes() []scene {
 	add(onPrepare, faultpoint.VFJournalHalfWritten, faultpoint.VFJournalWritten, faultpoint.VFSettingsApplied, faultpoint.VFInterfaceSet)
 	add(onAttach, faultpoint.VFPlaceWritten, faultpoint.VFNamedApart, faultpoint.VFMoved, faultpoint.VFNamed,
 		faultpoint.VFAddressed, faultpoint.VFRouted, faultpoint.VFPlaceDone)
-	add(onUnprepare, faultpoint.VFTakenBack, faultpoint.VFNamedBack, faultpoint.VFPlaceCleared,
+	add(onUnprepare, faultpoint.VFPlaceLeft, faultpoint.VFNamedApartBack, faultpoint.VFTakenBack, faultpoint.VFNamedBack, faultpoint.VFPlaceCleared,
 		faultpoint.VFSettingsRestored, faultpoint.VFInterfaceReset, faultpoint.VFJournalDeleted)
 	return all
 }
