@@ -86,11 +86,11 @@ soak: cluster image workload ## Cut the node off for SOAK_MINUTES, and kill the 
 		-run 'TestANodeThatIsCutOff|TestNoPodFailsAndNothingIsLeft' $(TESTARGS) ./test/e2e/...
 
 .PHONY: test-versions
-test-versions: cluster image workload ## Run an example on other VERSIONS of Kubernetes; building each takes long at first.
+test-versions: cluster image workload ## Run an example, and pull a cable, on other VERSIONS of Kubernetes; building each takes long at first.
 	@for version in $(VERSIONS); do \
 		$(step) "test cluster: Kubernetes $$version" $(cluster_bin) build --kubernetes-version v$$version; \
-		$(step) "one GPU on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
-			go test -count=1 -timeout 15m -v -run 'TestEachExampleDoesWhatItSays/^one-gpu|TestTheNodeRunsTheVersion' $(TESTARGS) ./test/e2e/...; \
+		$(step) "a GPU and a VF on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
+			go test -count=1 -timeout 15m -v -run 'TestEachExampleDoesWhatItSays/^one-gpu|TestAVFWhosePortHasNoLink|TestTheNodeRunsTheVersion' $(TESTARGS) ./test/e2e/...; \
 	done
 
 .PHONY: fuzz
