@@ -14,12 +14,29 @@ import (
 
 func TestTheNextPodStartsWhenTheContainerOfAForceDeletedPodIsGoneAndNotBefore(t *testing.T) {
 	const (
-		// The container goes on for this long when it is told to end.
-		stubborn = 20 * time.Second
-		// Machines that run tests are busy. How long it takes on a quiet one is
-		// measured by "make bench".
-		most = 5 * time.Second
+		most = time.Second
+		// Machines that run tests are busy, and what kubelet and the container
+		// runtime take for a pod counts too. That only makes it longer, so one
+		// time of several shows that it can be met.
+		tries = 3
 	)
+	for try := 1; ; try++ {
+		took := afterAForcedDeletion(t)
+		t.Logf("the next pod's container started %v after the old one was gone", took)
+		if took <= most {
+			return
+		}
+		if try == tries {
+			t.Fatalf("the next pod's container never started within %v after the old one was gone, in %d tries", most, tries)
+		}
+	}
+}
+
+// afterAForcedDeletion deletes a pod by force and measures from the end of its
+// container until that of the next pod starts, which must not be before.
+func afterAForcedDeletion(t *testing.T) time.Duration {
+	t.Helper()
+	const stubborn = 20 * time.Second // the container goes on for this long when it is told to end
 	s := newSpace(t, nil)
 	lives := watchContainers(s)
 	s.template("all", gpus(gpusPerNode))
@@ -50,12 +67,10 @@ func TestTheNextPodStartsWhenTheContainerOfAForceDeletedPodIsGoneAndNotBefore(t 
 	if !after.Made.After(before.Ended) {
 		t.Errorf("the next container was set up at %v, the old one ended at %v: both had the same GPUs", after.Made, before.Ended)
 	}
-	took := after.Started.Sub(before.Ended)
-	t.Logf("the next pod's container started %v after the old one was gone", took)
-	if took > most {
-		t.Errorf("the next pod's container started %v after the old one was gone, want at most %v", took, most)
-	}
 	wantDistinct(t, s.gpus("next", "show", gpusPerNode))
+	s.delete("next")
+	s.waitGone("next")
+	return after.Started.Sub(before.Ended)
 }
 
 // scheduled is met when the pod has a node.
