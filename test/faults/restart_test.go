@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -116,13 +117,14 @@ func TestForceDeletedWhileThePluginWasDown(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- p.prepareUnchecked(next) }()
 	p.waitLog("Waiting for a device's release")
-	if !exists(n.record(old)) {
-		t.Fatal("the device was taken from a pod that still runs")
-	}
+	// For longer than the plugin waits between two looks at the API server.
 	select {
 	case err := <-done:
 		t.Fatalf("a second claim was prepared while the first one's pod still runs, or failed: %v", err)
-	default:
+	case <-time.After(3 * time.Second):
+	}
+	if !exists(n.record(old)) {
+		t.Fatal("the device was taken from a pod that still runs")
 	}
 	end()
 	if err := <-done; err != nil {
