@@ -19,6 +19,11 @@ import (
 // applying it.
 func exampleTests() map[string]func(s *space) {
 	return map[string]func(s *space){
+		"aligned-by-constraints.yaml": func(s *space) {
+			s.wait("aligned-by-constraints", harness.Succeeded())
+			wantDistinct(s.t, s.gpus("aligned-by-constraints", "gpus", gpusPerNode))
+			s.wantPrinted("aligned-by-constraints", "nics", "net1", "net8")
+		},
 		"aligned-pairs.yaml": func(s *space) {
 			s.wait("aligned-pairs", harness.Succeeded())
 			wantDistinct(s.t, s.gpus("aligned-pairs", "gpus", 2))
@@ -120,6 +125,9 @@ func TestEachExampleDoesWhatItSays(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if name == "aligned-pairs.yaml" {
+				needPairs(t)
+			}
 			check, ok := tests[name]
 			if !ok {
 				t.Fatalf("no test says what a user sees after applying examples/%s", name)

@@ -53,9 +53,23 @@ func published(t *testing.T, kind string) []resourceapi.Device {
 	return devices
 }
 
+// needPairs skips the test on versions of Kubernetes that have no counters by
+// default.
+func needPairs(t *testing.T) {
+	t.Helper()
+	version, err := cluster.Client.Discovery().ServerVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if version.Major == "1" && slices.Contains([]string{"34", "35"}, strings.TrimSuffix(version.Minor, "+")) {
+		t.Skipf("Kubernetes %s has no counters: pairs are not published", version.GitVersion)
+	}
+}
+
 // waitPairs waits until all pairs are published.
 func (s *space) waitPairs() []resourceapi.Device {
 	s.t.Helper()
+	needPairs(s.t)
 	var devices []resourceapi.Device
 	s.until("published", func() error {
 		if devices = published(s.t, "gpu-vf"); len(devices) != gpusPerNode {
@@ -252,6 +266,39 @@ func TestWhatIsTakenSinglyIsNotInAPairAndTheOtherWayRound(t *testing.T) {
 	for _, part := range []string{"vf", "gpu"} {
 		s.wait(part+"-after-pair", harness.Running())
 	}
+}
+
+// Single devices that constraints keep together are told apart in the same way.
+func TestTheAlignmentOfSingleDevicesIsTold(t *testing.T) {
+	s := newSpace(t, nil)
+	s.waitPairs()
+	single := func(name, class, expression string) resourceapi.DeviceRequest {
+		return resourceapi.DeviceRequest{Name: name, Exactly: &resourceapi.ExactDeviceRequest{
+			DeviceClassName: class, AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: 1, Selectors: selectors([]string{expression}),
+		}}
+	}
+	s.template("far", resourceapi.ResourceClaimSpec{Devices: resourceapi.DeviceClaim{Requests: []resourceapi.DeviceRequest{
+		single("gpu", harness.DeviceClass, "device.attributes['eks-hybrid-dra'].index == 0"),
+		single("vf", vfClass, "device.attributes['eks-hybrid-dra'].pfName == 'ibp154s0'"),
+	}}})
+	s.pod("far", "far")
+	s.wait("far", harness.Running())
+	s.until("told", func() error {
+		relations := map[string]string{}
+		for _, d := range s.claim("far").Status.Devices {
+			var a alignment
+			if d.Data == nil || json.Unmarshal(d.Data.Raw, &a) != nil || len(a.Alignment) != 1 {
+				return fmt.Errorf("the status of %s has no alignment: %+v", d.Device, d)
+			}
+			p := a.Alignment[0]
+			relations[strings.SplitN(d.Device, "-", 2)[0]] = fmt.Sprintf("%s %s %d %d", p.GPU, p.Relation, ptr.Deref(p.GPUNUMANode, -1), ptr.Deref(p.VFNUMANode, -1))
+		}
+		const far = "0000:1b:00.0 SYS 0 1"
+		if diff := cmp.Diff(map[string]string{"gpu": far, "vf": far}, relations); diff != "" {
+			return fmt.Errorf("(-want +got):\n%s", diff)
+		}
+		return nil
+	})
 }
 
 func TestSingleVFsLeavePairsWholeAsLongAsThereAreOthers(t *testing.T) {
