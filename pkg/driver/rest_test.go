@@ -21,29 +21,30 @@ func TestMemoryIsGivenBackAtRest(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go giveMemoryBack(ctx, used)
 		// The clock is that of the test, and does not wait.
+		pass := func(d time.Duration) { <-time.After(d) }
 		for _, step := range []struct {
 			name string
 			work func()
 		}{
 			{"start", func() {}},
 			{"work", used.send},
-			{"work for longer", func() { used.send(); time.Sleep(quietAfter - time.Second); used.send() }},
+			{"work for longer", func() { used.send(); pass(quietAfter - time.Second); used.send() }},
 		} {
 			name := step.name
 			step.work()
 			synctest.Wait()
 			before := collections()
-			time.Sleep(quietAfter - time.Second)
+			pass(quietAfter - time.Second)
 			if collections() != before {
 				t.Errorf("%s: memory was given back too early", name)
 			}
-			time.Sleep(2 * time.Second)
+			pass(2 * time.Second)
 			synctest.Wait()
 			if collections() == before {
 				t.Errorf("%s: memory was not given back", name)
 			}
 			before = collections()
-			time.Sleep(10 * quietAfter)
+			pass(10 * quietAfter)
 			if collections() != before {
 				t.Errorf("%s: memory is given back again and again", name)
 			}
