@@ -2,6 +2,8 @@ package pairs
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +32,39 @@ func dgx(t *testing.T) *Options {
 		t.Fatal(err)
 	}
 	return &Options{Sysfs: topology.At(root), Pairing: topology.Pairing{Least: topology.NODE}}
+}
+
+// board returns the same GPUs and NICs on a board that is written faster: each
+// GPU has its NIC below one root port, four of each are on a NUMA node.
+func board(t *testing.T) *Options {
+	t.Helper()
+	root := t.TempDir()
+	for i := range gpuBuses {
+		bridges := fmt.Sprintf("pci0000:%[1]s/0000:%[1]s:01.0/0000:%[1]s:02.0", nicBuses[i])
+		function(t, root, bridges+"/0000:00:0"+fmt.Sprint(i)+".0/0000:01:0"+fmt.Sprint(i)+".0/0000:"+gpuBuses[i]+":00.0", i/4)
+		function(t, root, bridges+"/0000:"+nicBuses[i]+":00.0", i/4)
+	}
+	function(t, root, "pci0000:"+storage+"/0000:"+storage+":00.0", 0)
+	return &Options{Sysfs: topology.At(root), Pairing: topology.Pairing{Least: topology.NODE}}
+}
+
+// function writes a PCI function into a sysfs.
+func function(t *testing.T, root, path string, numa int) {
+	t.Helper()
+	dir, link := filepath.Join(root, "devices", path), filepath.Join(root, "bus/pci/devices", filepath.Base(path))
+	for _, d := range []string{dir, filepath.Dir(link)} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join("../../../devices", path), link); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{"vendor": "0x10de", "device": "0x2335", "class": "0x030200", "numa_node": fmt.Sprint(numa)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func text(s string) resourceapi.DeviceAttribute {
@@ -200,7 +235,7 @@ func TestADGXHasEightPairs(t *testing.T) {
 }
 
 func TestCountersAreThereForWhatIsShared(t *testing.T) {
-	o := dgx(t)
+	o := board(t)
 	for name, tc := range map[string]struct {
 		found Found
 		sets  int
@@ -244,7 +279,7 @@ func (f Found) join(devices ...device.Device) Found {
 }
 
 func TestWhichVFIsPaired(t *testing.T) {
-	o := dgx(t)
+	o := board(t)
 	last, former := vf("18", 3), vf("18", 2)
 	all := find(1, 4)
 	replaced := o.Join(all.with(last.Name, "LinkDown").after(o.Join(all)))
@@ -290,7 +325,7 @@ func TestWhatAPersonHasDecided(t *testing.T) {
 		}
 		return a
 	}
-	o := dgx(t)
+	o := board(t)
 	o.Pairing.Fixed = map[topology.Address]topology.Address{
 		address("0000:1b:00.0"): {}, address("0000:43:00.0"): address("0000:18:00.0"), address("0000:52:00.0"): address("0000:18:00.0"),
 	}
@@ -314,7 +349,7 @@ func TestWhatAPersonHasDecided(t *testing.T) {
 }
 
 func TestAProblemOfAPartIsOneOfThePair(t *testing.T) {
-	j := dgx(t).Join(find(1, 1).with("gpu-0", "XID").with(vfName("18", 0), "LinkDown"))
+	j := board(t).Join(find(1, 1).with("gpu-0", "XID").with(vfName("18", 0), "LinkDown"))
 	want := []device.Problem{{Reason: "XID", Message: "seen on gpu-0"}, {Reason: "LinkDown", Message: "seen on vf-0000-18-00-1"}}
 	if diff := cmp.Diff(want, named(t, j, "gpu-0-vf").Problems); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -323,7 +358,7 @@ func TestAProblemOfAPartIsOneOfThePair(t *testing.T) {
 
 // A claim has a pair of which one half is gone: nobody gets the other.
 func TestWhatIsLeftOfAPairIsNotGivenAway(t *testing.T) {
-	o := dgx(t)
+	o := board(t)
 	one := find(1, 0).join(vf("18", 0))
 	both := one.held("a", "gpu-0-vf", gpu(0), vf("18", 0))
 	for name, tc := range map[string]struct {
@@ -353,7 +388,7 @@ func TestAPairHasNotTooManyAttributes(t *testing.T) {
 	for i := range 40 {
 		rich.Attributes[resourceapi.QualifiedName(fmt.Sprintf("zz%02d", i))] = text("x")
 	}
-	j := dgx(t).Join(find(1, 0).join(rich))
+	j := board(t).Join(find(1, 0).join(rich))
 	d := named(t, j, "gpu-0-vf")
 	if n := len(d.Attributes) + len(d.Capacity); n != 32 || d.Attributes["productName"].StringValue == nil {
 		t.Errorf("%d attributes and capacities, want 32 with all of the GPU's: %v", n, d.Attributes)
