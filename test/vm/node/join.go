@@ -86,11 +86,40 @@ func Join(ctx context.Context, o Options) (n *Node, err error) {
 	if err := json.Unmarshal([]byte(output), &n.needs); err != nil {
 		return nil, fmt.Errorf("read what the node needs: %w", err)
 	}
+	if err := os.WriteFile(filepath.Join(config, needsFile), []byte(output), 0o644); err != nil {
+		return nil, fmt.Errorf("note what the node needs: %w", err)
+	}
 	if n.Machine, err = machine.Up(ctx, n.machineOptions()); err != nil {
 		return nil, err
 	}
 	if err := n.join(ctx, config); err != nil {
 		return nil, errors.Join(fmt.Errorf("the guest does not become a node: %w\n%s", err, n.Report(ctx)), n.Leave(ctx))
+	}
+	return n, nil
+}
+
+// needsFile keeps, in the guest's folder, what the node needs.
+const needsFile = "needs.json"
+
+// Find returns the node in a guest that runs already, or [machine.ErrNotRunning].
+func Find(o Options) (*Node, error) {
+	if o.Name == "" {
+		o.Name = DefaultName
+	}
+	if o.Machine.Out == nil {
+		o.Machine.Out = io.Discard
+	}
+	m, err := machine.Find(o.Machine.Name)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{Machine: m, Name: o.Name, options: o}
+	content, err := os.ReadFile(filepath.Join(n.Share(), "node", needsFile))
+	if err != nil {
+		return nil, fmt.Errorf("the guest %s is no node: %w", o.Machine.Name, err)
+	}
+	if err := json.Unmarshal(content, &n.needs); err != nil {
+		return nil, fmt.Errorf("read what the node needs: %w", err)
 	}
 	return n, nil
 }
