@@ -47,7 +47,7 @@ func (f firmware) path(address string) string { return filepath.Join(f.dir, addr
 // load returns the settings of a VF, those of a new one where there are none
 // of this life.
 func (f firmware) load(address string) (settings, error) {
-	fresh := settings{Life: f.life, LinkState: linkAuto}
+	fresh := f.fresh()
 	content, err := os.ReadFile(f.path(address))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fresh, nil
@@ -62,9 +62,19 @@ func (f firmware) load(address string) (settings, error) {
 	return found, nil
 }
 
+func (f firmware) fresh() settings { return settings{Life: f.life, LinkState: linkAuto} }
+
+// save keeps the settings of a VF. Those of a new one need no file, so that a
+// look at many VFs that nobody has changed opens none.
 func (f firmware) save(address string, s settings) error {
 	fail := func(err error) error {
 		return fmt.Errorf("keep what the simulated NIC is to remember of VF %s: %w", address, err)
+	}
+	if s == f.fresh() {
+		if err := os.Remove(f.path(address)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fail(err)
+		}
+		return nil
 	}
 	content, err := json.Marshal(s)
 	if err != nil {
