@@ -57,8 +57,9 @@ func TestThePluginMayWriteOnlyTheStatusOfItsOwnDevices(t *testing.T) {
 				t.Log(err)
 				return
 			}
-			claim.UID = "gone"
-			if err := applyStatus(t, asPlugin(t, bound), claim, status); !apierrors.IsConflict(err) && !apierrors.IsInvalid(err) {
+			gone := claim.DeepCopy()
+			gone.UID = "gone"
+			if err := applyStatus(t, asPlugin(t, bound), gone, status); !apierrors.IsConflict(err) && !apierrors.IsInvalid(err) {
 				t.Errorf("the status of a claim that is gone was written to another of its name: %v", err)
 			}
 		})
