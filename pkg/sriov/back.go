@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
@@ -58,7 +59,7 @@ func (f *Family) takeBack(ctx context.Context, a topology.Address, j *vfstate.Jo
 
 // carryBack moves the VF out of the journal's place to the host.
 func (f *Family) carryBack(ctx context.Context, fn function, j *vfstate.Journal, pod kernel.Namespace) error {
-	if err := f.fetch(fn, j.Place, pod); err != nil {
+	if err := f.fetch(ctx, fn, j, pod); err != nil {
 		return fmt.Errorf("take VF %s out of the network namespace of pod %s: %w", fn.address, j.Place.Sandbox.Pod, err)
 	}
 	if j.Place.RDMA != "" {
@@ -112,20 +113,20 @@ func (f *Family) awaitRDMA(ctx context.Context, fn function, place *vfstate.Plac
 
 // fetch moves what is in the network namespace of a place to the host. A
 // namespace that is gone is fine: the kernel gives back what it had.
-func (f *Family) fetch(fn function, place *vfstate.Place, pod kernel.Namespace) (err error) {
-	if pod != nil && pod.ID() == place.Sandbox.Namespace {
-		return f.fetchFrom(pod, fn, place)
+func (f *Family) fetch(ctx context.Context, fn function, j *vfstate.Journal, pod kernel.Namespace) (err error) {
+	if pod != nil && pod.ID() == j.Place.Sandbox.Namespace {
+		return f.fetchFrom(ctx, pod, fn, j)
 	}
-	ns, err := f.openPlace(place)
+	ns, err := f.openPlace(j.Place)
 	if err != nil || ns == nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
-	return f.fetchFrom(ns, fn, place)
+	return f.fetchFrom(ctx, ns, fn, j)
 }
 
-func (f *Family) fetchFrom(ns kernel.Namespace, fn function, place *vfstate.Place) error {
-	host := f.kernel.Host()
+func (f *Family) fetchFrom(ctx context.Context, ns kernel.Namespace, fn function, j *vfstate.Journal) error {
+	host, place := f.kernel.Host(), j.Place
 	if place.RDMA != "" {
 		if err := moveRDMA(place.RDMA, ns, host); err != nil {
 			return err
@@ -134,10 +135,10 @@ func (f *Family) fetchFrom(ns kernel.Namespace, fn function, place *vfstate.Plac
 			return err
 		}
 	}
-	return f.fetchLink(fn, ns)
+	return f.fetchLink(ctx, fn, j, ns)
 }
 
-func (f *Family) fetchLink(fn function, ns kernel.Namespace) error {
+func (f *Family) fetchLink(ctx context.Context, fn function, j *vfstate.Journal, ns kernel.Namespace) error {
 	host := f.kernel.Host()
 	podLinks, err := ns.Links()
 	if err != nil {
@@ -156,6 +157,12 @@ func (f *Family) fetchLink(fn function, ns kernel.Namespace) error {
 			return fmt.Errorf("set interface %s down: %w", link.Name, err)
 		}
 		link.Up = false
+	}
+	// A further name that the host has too, by the pod's doing or by chance,
+	// would keep it in the pod.
+	names := slices.DeleteFunc(formerNames(j), func(name string) bool { return nameTaken(name, fn.address, hostLinks) })
+	if err := ns.Clean(link.Index, names); err != nil {
+		klog.FromContext(ctx).Info("What a pod has left on the interface of a VF stays for now, and is taken away on the host", "device", fn.address, "interface", link.Name, "reason", err)
 	}
 	if err := f.rename(ns, link, apartName(fn.address, hostLinks, podLinks)); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,11 +152,12 @@ func apartName(a topology.Address, taken ...[]kernel.Link) string {
 // maxName is how long the name of an interface can be.
 const maxName = 15
 
-// nameTaken tells whether an interface of something else has the name.
+// nameTaken tells whether a VF's interface cannot have a name because an
+// interface has it: another one, or the VF's own as one of its further names.
 func nameTaken(name string, a topology.Address, lists ...[]kernel.Link) bool {
 	for _, links := range lists {
 		for _, link := range links {
-			if link.Name == name && link.Device != a.String() {
+			if link.Name == name && link.Device != a.String() || slices.Contains(link.AltNames, name) {
 				return true
 			}
 		}

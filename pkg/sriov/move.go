@@ -223,16 +223,21 @@ func (m *move) carry() (*kernel.Link, error) {
 // nameLink gives the interface its name in the pod. Where the claim leaves the
 // choice and another VF was faster, the next one is taken.
 func (m *move) nameLink(link *kernel.Link) error {
-	for link.Name != m.place.Interface {
+	const attempts = 100 // nobody is that fast
+	for n := 1; link.Name != m.place.Interface; n++ {
 		err := m.family.rename(m.pod, link, m.place.Interface)
 		switch {
 		case err == nil:
 		case !errors.Is(err, syscall.EEXIST):
 			return err
-		case m.config.IfName != "":
-			return m.nameClash(m.config.IfName, err)
+		case m.config.IfName != "" || n == attempts:
+			return m.nameClash(m.place.Interface, err)
 		default:
 			if m.place.Interface, err = m.interfaceName(); err != nil {
+				return err
+			}
+			// CNI plugins are told this name, and must be told it again.
+			if err := m.family.journal.Save(m.fn.address, m.j); err != nil {
 				return err
 			}
 		}

@@ -133,7 +133,7 @@ func (f *Family) capture(ctx context.Context, fn function, config *v1alpha1.VfCo
 		}
 	}
 	if link != nil {
-		was.Interface, was.HardwareAddress, was.MTU = link.Name, link.HardwareAddress.String(), link.MTU
+		was.Interface, was.AltNames, was.HardwareAddress, was.MTU = link.Name, link.AltNames, link.HardwareAddress.String(), link.MTU
 	}
 	if pf != nil {
 		was.Settings = fromKernel(pf.VFs[fn.index])

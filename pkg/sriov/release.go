@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -182,6 +183,14 @@ func (f *Family) lateLink(ctx context.Context, fn function, j *vfstate.Journal) 
 	return nil, nil
 }
 
+// formerNames are the further names that a VF's interface had before its claim.
+func formerNames(j *vfstate.Journal) []string {
+	if j.Former == nil {
+		return nil
+	}
+	return slices.Clone(j.Former.AltNames)
+}
+
 // reset brings an interface on the host into the state in which it waits there.
 func (f *Family) reset(ctx context.Context, fn function, j *vfstate.Journal, link *kernel.Link, mac string, mtu int) error {
 	host := f.kernel.Host()
@@ -189,6 +198,9 @@ func (f *Family) reset(ctx context.Context, fn function, j *vfstate.Journal, lin
 		if err := host.SetDown(link.Index); err != nil {
 			return fmt.Errorf("set interface %s of VF %s down: %w", link.Name, fn.address, err)
 		}
+	}
+	if err := host.Clean(link.Index, formerNames(j)); err != nil {
+		return fmt.Errorf("take what a pod has left from interface %s of VF %s: %w", link.Name, fn.address, err)
 	}
 	link, err := f.setAddress(ctx, fn, link, mac)
 	if err != nil {

@@ -42,6 +42,10 @@ type Namespace interface {
 	// its name, and the error is EEXIST if that is taken there. Its index may
 	// change.
 	Move(index int, to Namespace) error
+	// Clean takes from an interface, which must be down, what whoever used it
+	// can have left: names besides its own, but for those given, flags such as
+	// the promiscuous mode, and XDP programs. These survive a move.
+	Clean(index int, names []string) error
 
 	Addresses(index int) ([]netip.Prefix, error)
 	// AddAddress adds an address; one that is there already is fine. IPv6
@@ -82,6 +86,9 @@ type Namespace interface {
 type Link struct {
 	Index int
 	Name  string
+	// AltNames are further names, by which it can be found too, and which
+	// nothing else in its namespace can have.
+	AltNames []string
 	// Device is the PCI address of the function that the interface belongs
 	// to, such as "0000:18:00.1", and empty for others.
 	Device string

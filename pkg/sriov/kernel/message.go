@@ -47,6 +47,13 @@ func parseLink(message []byte) (Link, error) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			link.Name = unix.ByteSliceToString(value)
+		case unix.IFLA_PROP_LIST:
+			return eachAttribute(value, func(kind uint16, value []byte) error {
+				if kind == unix.IFLA_ALT_IFNAME {
+					link.AltNames = append(link.AltNames, unix.ByteSliceToString(value))
+				}
+				return nil
+			})
 		case unix.IFLA_ADDRESS:
 			link.HardwareAddress = net.HardwareAddr(value)
 		case unix.IFLA_MTU:

@@ -40,9 +40,11 @@ type Journal struct {
 // Former is what a VF was before a claim got it.
 type Former struct {
 	// Interface is the name of its network interface, empty if it had none.
-	Interface       string `json:"interface,omitempty"`
-	HardwareAddress string `json:"hardwareAddress,omitempty"`
-	MTU             int    `json:"mtu,omitempty"`
+	Interface string `json:"interface,omitempty"`
+	// AltNames are further names of its interface.
+	AltNames        []string `json:"altNames,omitempty"`
+	HardwareAddress string   `json:"hardwareAddress,omitempty"`
+	MTU             int      `json:"mtu,omitempty"`
 	// Settings are what its PF said of it.
 	Settings Settings `json:"settings"`
 	// Driver and DriverOverride are how it was bound.

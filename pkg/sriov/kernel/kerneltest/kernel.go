@@ -110,6 +110,7 @@ func (k *Kernel) arrive() {
 		for n := 0; k.host.byName(link.Name) != nil; n++ {
 			link.Name = fmt.Sprintf("dev%d", n)
 		}
+		link.AltNames = slices.DeleteFunc(link.AltNames, func(name string) bool { return k.host.byName(name) != nil })
 		k.host.links = append(k.host.links, link)
 	}
 	k.coming = nil

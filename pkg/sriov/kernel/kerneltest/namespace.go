@@ -70,11 +70,27 @@ func (n *Namespace) AddRDMA(name string) {
 
 func (n *Namespace) byName(name string) *kernel.Link {
 	for _, link := range n.links {
-		if link.Name == name {
+		if link.Name == name || slices.Contains(link.AltNames, name) {
 			return link
 		}
 	}
 	return nil
+}
+
+func (n *Namespace) hasAny(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return n.byName(name) != nil })
+}
+
+// AddAltName gives the interface of a function a further name, as anybody in
+// the namespace can who has CAP_NET_ADMIN.
+func (n *Namespace) AddAltName(device, name string) {
+	n.kernel.mu.Lock()
+	defer n.kernel.mu.Unlock()
+	for _, link := range n.links {
+		if link.Device == device {
+			link.AltNames = append(link.AltNames, name)
+		}
+	}
 }
 
 // change calls do with an interface of this namespace.
@@ -186,13 +202,21 @@ func (n *Namespace) Move(index int, to kernel.Namespace) error {
 		switch {
 		case target.ended:
 			return syscall.EINVAL
-		case target.byName(l.Name) != nil:
+		case target.hasAny(append([]string{l.Name}, l.AltNames...)):
 			return syscall.EEXIST
 		}
 		n.links = slices.DeleteFunc(n.links, func(other *kernel.Link) bool { return other == l })
 		delete(n.addresses, index)
 		l.Up, l.Carrier = false, false
 		target.add(*l)
+		return nil
+	})
+}
+
+// Clean implements [kernel.Namespace].
+func (n *Namespace) Clean(index int, names []string) error {
+	return n.change("Clean", index, names, func(l *kernel.Link) error {
+		l.AltNames = slices.DeleteFunc(slices.Clone(l.AltNames), func(name string) bool { return !slices.Contains(names, name) })
 		return nil
 	})
 }

@@ -1,0 +1,83 @@
+package sriov
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/kernel"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
+)
+
+// A pod with CAP_NET_ADMIN gives its VF further names: one that the host has,
+// that of the VF on the host, that of a pod's interface, and that which the VF
+// has on its way.
+func TestNamesThatAPodGives(t *testing.T) {
+	t.Parallel()
+	for _, ended := range []bool{false, true} {
+		t.Run(fmt.Sprint("ended ", ended), func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			m.kernel.HostNamespace().AddAltName(vf0, "enp24s0f0v0")
+			before := m.state(vf0)
+			g, p := grant("c", vf0, nil), m.pod("p")
+			m.prepare(g)
+			m.attach(g, p)
+			for _, name := range []string{"ens1", "ens1v0", "vf000018001", "net2"} {
+				p.AddAltName(vf0, name)
+			}
+			if ended {
+				m.kernel.End(p.Namespace)
+			}
+			m.release(g)
+			m.clean(vf0, before)
+			address, err := topology.ParseAddress(vf0)
+			m.must(err)
+			if link, err := linkOf(m.opts.Kernel.Host(), address); err != nil || strings.Join(link.AltNames, " ") != "enp24s0f0v0" {
+				t.Errorf("the VF has come back as %+v: %v", link, err)
+			}
+
+			next := m.pod("next")
+			m.prepare(g)
+			if got := m.attach(g, next); got.Interface != "net1" {
+				t.Errorf("the next pod's interface is %q", got.Interface)
+			}
+			m.release(g)
+			m.clean(vf0, before)
+		})
+	}
+}
+
+// A further name of the VF, which udev has given it, belongs to another interface
+// by the time it comes back.
+func TestFormerNameIsTaken(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	before := m.state(vf0)
+	m.kernel.HostNamespace().AddAltName(vf0, "enp24s0f0v0")
+	g, p := grant("c", vf0, nil), m.pod("p")
+	m.prepare(g)
+	m.attach(g, p)
+	m.kernel.HostNamespace().AddLink(kernel.Link{Name: "enp24s0f0v0", Type: "ether"})
+	m.release(g)
+	m.clean(vf0, before)
+}
+
+// The name that a VF would have in its pod is a further name of an interface
+// there.
+func TestNameIsTakenBesides(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	p := m.pod("p")
+	p.AddAltName("", "net1") // of lo and eth0
+	g := grant("c", vf0, nil)
+	m.prepare(g)
+	if got := m.attach(g, p); got.Interface != "net2" {
+		t.Errorf("the VF's interface is called %q", got.Interface)
+	}
+	named := grant("c", vf1, func(c *v1alpha1.VfConfig) { c.IfName = "net1" })
+	m.prepare(named)
+	_, err := m.family().Attach(t.Context(), named, p.Sandbox)
+	wants(t, err, "ifName", "net1", vf1)
+}
