@@ -31,7 +31,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 		{"vf-vfio", func(s *space) {
 			// VFs behind the switch cannot be given to a program each, since the
 			// kernel cannot keep them apart: nobody is to get one of them.
-			s.template("switched", vfs(6, "", "device.attributes['resource.kubernetes.io'].numaNode == 0"))
+			s.template("switched", vfs(6, "", ofNUMANode(0)))
 			s.create(vfPod("switched", "switched"))
 			s.wait("switched", harness.Running())
 		}, func(s *space) {

@@ -105,6 +105,11 @@ func byAddress(address string) string {
 	return fmt.Sprintf("device.attributes['resource.kubernetes.io'].pciBusID == '%s'", address)
 }
 
+// ofNUMANode accepts the VFs of one half of the machine.
+func ofNUMANode(number int) string {
+	return fmt.Sprintf("device.attributes['resource.kubernetes.io'].numaNode == %d", number)
+}
+
 // template makes a claim template.
 func (s *space) template(name string, claim resourceapi.ResourceClaimSpec) {
 	s.t.Helper()
