@@ -268,6 +268,36 @@ func TestWhatIsTakenSinglyIsNotInAPairAndTheOtherWayRound(t *testing.T) {
 	}
 }
 
+func TestAPairWhosePortHasNoLinkIsNotGivenAway(t *testing.T) {
+	s := newSpace(t, nil)
+	s.admin()
+	s.waitPairs()
+	t.Cleanup(func() {
+		s.setPort("ibp206s0", "up")
+		s.wantVFsPublished()
+	})
+	tainted := func() (names []string) {
+		for _, d := range s.waitPairs() {
+			if len(d.Taints) > 0 {
+				names = append(names, d.Name)
+			}
+		}
+		return names
+	}
+	s.setPort("ibp206s0", "down")
+	s.until("tainted", func() error {
+		if got := tainted(); !slices.Equal(got, []string{"gpu-6-vf"}) {
+			return fmt.Errorf("tainted: %v", got)
+		}
+		return nil
+	})
+	s.template("all", pairs(gpusPerNode))
+	s.pod("all", "all")
+	s.wait("all", harness.Unschedulable())
+	s.setPort("ibp206s0", "up")
+	s.wait("all", harness.Running())
+}
+
 // Single devices that constraints keep together are told apart in the same way.
 func TestTheAlignmentOfSingleDevicesIsTold(t *testing.T) {
 	s := newSpace(t, nil)

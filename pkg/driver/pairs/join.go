@@ -124,6 +124,15 @@ func (j *Joined) withholdLost(held map[string]Holder) {
 // addCounters keeps the sets of which more than one device takes something.
 // The others would tell the scheduler nothing, and an API server that does not
 // know counters is not bothered with them.
+//
+// Everything is counted in halves: of each counter there are two, of which a
+// GPU or a VF by itself takes one, and what is made of parts, or is one, takes
+// both. Two different devices that share a thing still exclude each other, and
+// the scheduler gives no device to two claims anyhow. But a claim with admin
+// access may look at a GPU or a VF that another has: the scheduler of Kubernetes
+// 1.37 wants counters to be left for it, see
+// https://github.com/kubernetes/kubernetes/issues/140729. There are none left
+// for it while a claim has the pair.
 func (j *Joined) addCounters(sets []resourceapi.CounterSet, pairs []Pair) {
 	consumers := map[string]int{}
 	for _, d := range j.Devices {
@@ -138,6 +147,7 @@ func (j *Joined) addCounters(sets []resourceapi.CounterSet, pairs []Pair) {
 		if slices.ContainsFunc(pairs, func(p Pair) bool { return p.VF != "" && p.set == set.Name }) {
 			set = withVF(set)
 		}
+		set.Counters = twice(set.Counters)
 		j.Counters = append(j.Counters, set)
 	}
 	for n := range j.Devices {
@@ -145,5 +155,21 @@ func (j *Joined) addCounters(sets []resourceapi.CounterSet, pairs []Pair) {
 		d.Consumes = slices.DeleteFunc(slices.Clone(d.Consumes), func(c resourceapi.DeviceCounterConsumption) bool {
 			return consumers[c.CounterSet] < 2
 		})
+		if d.Kind == device.KindGPU || d.Kind == device.KindVF {
+			continue
+		}
+		for i := range d.Consumes {
+			d.Consumes[i].Counters = twice(d.Consumes[i].Counters)
+		}
 	}
+}
+
+func twice(counters map[string]resourceapi.Counter) map[string]resourceapi.Counter {
+	doubled := make(map[string]resourceapi.Counter, len(counters))
+	for name, c := range counters {
+		value := c.Value.DeepCopy()
+		value.Mul(2)
+		doubled[name] = resourceapi.Counter{Value: value}
+	}
+	return doubled
 }

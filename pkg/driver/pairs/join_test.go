@@ -73,6 +73,8 @@ func text(s string) resourceapi.DeviceAttribute {
 
 func one() resourceapi.Counter { return resourceapi.Counter{Value: resource.MustParse("1")} }
 
+func two() resourceapi.Counter { return resourceapi.Counter{Value: resource.MustParse("2")} }
+
 func gpu(index int) device.Device {
 	name, address := fmt.Sprintf("gpu-%d", index), "0000:"+gpuBuses[index]+":00.0"
 	return device.Device{
@@ -211,7 +213,7 @@ func TestADGXHasEightPairs(t *testing.T) {
 				"resource.kubernetes.io/pciBusID": text("0000:1b:00.0"), "resource.kubernetes.io/pcieRoot": text("pci0000:15"),
 			},
 			Capacity: map[resourceapi.QualifiedName]resourceapi.DeviceCapacity{"memory": {Value: resource.MustParse("141Gi")}},
-			Consumes: []resourceapi.DeviceCounterConsumption{{CounterSet: "gpu-0", Counters: map[string]resourceapi.Counter{"memory-slice-0": one(), "vf": one()}}},
+			Consumes: []resourceapi.DeviceCounterConsumption{{CounterSet: "gpu-0", Counters: map[string]resourceapi.Counter{"memory-slice-0": two(), "vf": two()}}},
 		},
 		Parts: []string{"gpu-0", vfName("18", 1)},
 	}
@@ -221,13 +223,16 @@ func TestADGXHasEightPairs(t *testing.T) {
 	if len(j.Counters) != 8 {
 		t.Errorf("%d counter sets, want 8", len(j.Counters))
 	}
-	wantSet := resourceapi.CounterSet{Name: "gpu-3", Counters: map[string]resourceapi.Counter{"memory-slice-0": one(), "vf": one()}}
+	wantSet := resourceapi.CounterSet{Name: "gpu-3", Counters: map[string]resourceapi.Counter{"memory-slice-0": two(), "vf": two()}}
 	if diff := cmp.Diff(wantSet, j.Counters[3]); diff != "" {
 		t.Errorf("counter set (-want +got):\n%s", diff)
 	}
 	wantVF := []resourceapi.DeviceCounterConsumption{{CounterSet: "gpu-3", Counters: map[string]resourceapi.Counter{"vf": one()}}}
 	if diff := cmp.Diff(wantVF, named(t, j, vfName("5e", 1)).Consumes); diff != "" {
 		t.Errorf("the paired VF takes the VF of its GPU's set only (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(gpu(3).Consumes, named(t, j, "gpu-3").Consumes); diff != "" {
+		t.Errorf("the GPU takes half, so that it fits twice for admin access (-want +got):\n%s", diff)
 	}
 	if c := named(t, j, vfName("5e", 0)).Consumes; len(c) > 0 {
 		t.Errorf("a VF of no pair takes %v", c)
