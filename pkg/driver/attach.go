@@ -143,6 +143,7 @@ func (d *Driver) attachAll(ctx context.Context, has *belongings, sandbox device.
 	if !has.record.Attach(sandbox, attached) {
 		return nil
 	}
+	d.tellContainers(ctx, has.record)
 	if err := d.store.Save(has.record); err != nil {
 		// It may have reached the disk all the same.
 		has.record.Attached = former

@@ -106,6 +106,8 @@ type Driver struct {
 
 	// statuses is nil where nothing is attached.
 	statuses *claimStatuses
+	// updateMetadata is nil as long as the plugin's services are not started.
+	updateMetadata updateMetadata
 
 	fatal context.CancelCauseFunc
 
@@ -205,11 +207,6 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	if err := faultpoint.At(faultpoint.StartDiscovered); err != nil {
 		return err
 	}
-	stopAttaching, err := d.serveAttach(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stopAttaching()) }()
 	changed, registered := newSignal(), newSignal()
 	helper, err := kubeletplugin.Start(ctx, d,
 		kubeletplugin.DriverName(d.options.DriverName),
@@ -230,6 +227,12 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	}
 	d.status.started(helper)
 	defer helper.Stop()
+	d.updateMetadata = helper.UpdateRequestMetadata
+	stopAttaching, err := d.serveAttach(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopAttaching()) }()
 	if err := faultpoint.At(faultpoint.StartServing); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -55,6 +56,9 @@ func (d *Driver) writeMetadata(path string, data []byte, perm os.FileMode) error
 		return err
 	}
 	defer unlock()
+	if content, err := decodeMetadata(bytes.NewReader(data)); err == nil && content.Metadata.Generation > 1 {
+		return overwrite(path, data)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as the helper makes it
 		return err
 	}
@@ -181,16 +185,26 @@ func metadataOwner(folder string) (_ types.UID, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	var content struct {
-		Metadata struct {
-			UID types.UID `json:"uid"`
-		} `json:"metadata"`
-	}
-	// The file is a stream of the same content in several versions.
-	if json.NewDecoder(file).Decode(&content) != nil {
-		return "", nil
+	content, err := decodeMetadata(file)
+	if err != nil {
+		return "", nil //nolint:nilerr // nothing tells whose it is
 	}
 	return content.Metadata.UID, nil
+}
+
+// metadataHead is what matters here of a metadata file.
+type metadataHead struct {
+	Metadata struct {
+		UID        types.UID `json:"uid"`
+		Generation int64     `json:"generation"`
+	} `json:"metadata"`
+}
+
+// decodeMetadata reads the first object of a metadata file, which is a stream
+// of the same content in several versions.
+func decodeMetadata(in io.Reader) (content metadataHead, err error) {
+	err = json.NewDecoder(in).Decode(&content)
+	return content, err
 }
 
 // removeStrayMetadata removes the metadata files of claims that have nothing

@@ -304,6 +304,9 @@ func answer(r *claimstore.Record) []kubeletplugin.Device {
 		for name, value := range entry.Attributes {
 			last.Metadata.Attributes[string(name)] = value
 		}
+		if p, ok := attachmentOf(r, entry); ok {
+			last.Metadata.NetworkData = networkData(p)
+		}
 	}
 	return devices
 }

@@ -119,6 +119,9 @@ func TestAClaimTellsWhatItsVFHasBecome(t *testing.T) {
 	if len(file.Requests) != 1 || len(file.Requests[0].Devices) != 1 {
 		t.Fatalf("the file does not describe exactly one device:\n%s", text)
 	}
+	if diff := cmp.Diff(want, file.Requests[0].Devices[0].NetworkData); diff != "" {
+		t.Errorf("network data of the metadata file (-want +got):\n%s\nit has:\n%s", diff, text)
+	}
 	got := map[string]string{}
 	for _, name := range []string{"ifName", "mac", "resource.kubernetes.io/pciBusID"} {
 		got[name] = value(file.Requests[0].Devices[0].Attributes[resourceapi.QualifiedName(name)])
