@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 )
 
@@ -87,6 +89,79 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	for _, name := range registry.all {
 		if !strings.Contains(page, "`"+name+"`") {
 			t.Errorf("configuration.md lacks the metric %s", name)
+		}
+	}
+}
+
+// TestEveryReasonIsDocumented takes the reasons from the code, where each is a
+// constant.
+func TestEveryReasonIsDocumented(t *testing.T) {
+	pages := read(t, "configuration.md") + read(t, "sriov.md")
+	for _, file := range []string{"pkg/gpu/errors.go", "pkg/sriov/problems.go", "pkg/sriov/nic/scan.go"} {
+		// Those of a driver that is not there stand in the log alone.
+		code, _, _ := strings.Cut(read(t, filepath.Join("..", file)), "DriverError")
+		reasons := regexp.MustCompile(`(?m)^\tReason\w+ += "(\w+)"`).FindAllStringSubmatch(code, -1)
+		if len(reasons) == 0 {
+			t.Errorf("%s has no reasons", file)
+		}
+		for _, reason := range reasons {
+			if !strings.Contains(pages, "| `"+reason[1]+"` |") {
+				t.Errorf("configuration.md and sriov.md lack the reason %s of %s", reason[1], file)
+			}
+		}
+	}
+}
+
+// TestEveryAttributeOfVFsIsDocumented takes the attributes from the code, as the
+// reasons above.
+func TestEveryAttributeOfVFsIsDocumented(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "configuration.md"), "\n### VFs\n")
+	table, _, _ = strings.Cut(table, "\n### ")
+	for _, file := range []string{"devices.go", "edits.go"} {
+		names := regexp.MustCompile(`resourceapi.QualifiedName = "(\w+)"`).FindAllStringSubmatch(read(t, filepath.Join("..", "pkg", "sriov", file)), -1)
+		if len(names) == 0 {
+			t.Errorf("%s has no attributes", file)
+		}
+		for _, name := range names {
+			page := table
+			if file == "edits.go" { // those of the metadata file alone
+				page = read(t, "configuration.md")
+			}
+			if !strings.Contains(page, "`"+name[1]+"`") {
+				t.Errorf("configuration.md lacks the attribute %s", name[1])
+			}
+		}
+	}
+}
+
+func TestEveryFieldOfVFsIsDocumented(t *testing.T) {
+	page := read(t, "sriov.md")
+	for _, kind := range []any{v1alpha1.VfConfig{}, v1alpha1.VFSelector{}} {
+		for field := range reflect.TypeOf(kind).Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name != "" && !strings.Contains(page, "`"+name+"`") && !strings.Contains(page, "`"+name+": ") {
+				t.Errorf("sriov.md lacks the field %s of %T", name, kind)
+			}
+		}
+	}
+}
+
+// TestEveryTestThatIsNamedExists looks for the tests that what-happens-when.md
+// names.
+func TestEveryTestThatIsNamedExists(t *testing.T) {
+	var code strings.Builder
+	for _, pattern := range []string{"../test/*/*_test.go", "../pkg/*/*_test.go", "../pkg/*/*/*_test.go", "../cmd/*/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			code.WriteString(read(t, file))
+		}
+	}
+	for _, test := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(read(t, "what-happens-when.md"), -1) {
+		if !strings.Contains(code.String(), "func "+test[1]+"(") {
+			t.Errorf("what-happens-when.md names the test %s, which is not there", test[1])
 		}
 	}
 }
