@@ -37,6 +37,9 @@ cluster_bin := $(CURDIR)/bin/cluster
 # What tests and demo on a cluster are told about what was built for them.
 on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTER_BIN=$(cluster_bin)
 
+# The packages with tests that run straight in the guest.
+in_guest := grep -rlx --include='*_test.go' '//go:build guest' . | xargs -n 1 dirname | sort -u
+
 ##@ Use it
 
 .PHONY: help
@@ -56,7 +59,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 ##@ Test it
 
 .PHONY: test
-test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults e2e ## Run all tests.
+test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults e2e test-guest ## Run all tests.
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -65,7 +68,7 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(e2e|faults)')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(e2e|faults|guest)$$')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
 
 .PHONY: test-cluster
@@ -79,6 +82,12 @@ faults: cluster ## Test what the plugin makes of crashes, full disks and lost an
 .PHONY: e2e
 e2e: cluster image workload ## Run the end-to-end tests on a real one-node cluster.
 	@$(step) "end-to-end tests" env $(on_cluster) go test -count=1 -timeout 40m -v $(TESTARGS) ./test/e2e/...
+
+.PHONY: test-guest
+test-guest: cluster image workload ## Run the tests that need real SR-IOV, in a QEMU guest. A Debian machine has all it takes.
+	@$(step) "guest: its parts" go run ./test/vm build
+	@$(step) "tests straight in the guest" go run ./test/vm test -- -v $(TESTARGS) $$($(in_guest))
+	@$(step) "tests of a node in the guest" env $(on_cluster) go test -count=1 -timeout 30m -v $(TESTARGS) ./test/guest/...
 
 .PHONY: soak
 soak: cluster image workload ## Cut the node off for SOAK_MINUTES, and kill the plugin for as long while pods start and end.
