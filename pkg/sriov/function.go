@@ -98,15 +98,23 @@ func linkOf(ns kernel.Namespace, a topology.Address) (*kernel.Link, error) {
 }
 
 // pick returns the interface of a function. IPoIB has child interfaces of the
-// same function, which are made later.
+// same function, which stand on it and are made later. A pod can give those any
+// index.
 func pick(links []kernel.Link, a topology.Address) *kernel.Link {
 	var found *kernel.Link
 	for n, link := range links {
-		if link.Device == a.String() && !link.IsRepresentor() && (found == nil || link.Index < found.Index) {
+		if link.Device == a.String() && !link.IsRepresentor() && !standsOnOwn(links, link) && (found == nil || link.Index < found.Index) {
 			found = &links[n]
 		}
 	}
 	return found
+}
+
+// standsOnOwn tells whether an interface stands on another one of its function.
+func standsOnOwn(links []kernel.Link, link kernel.Link) bool {
+	return link.Lower != 0 && link.Lower != link.Index && slices.ContainsFunc(links, func(lower kernel.Link) bool {
+		return lower.Index == link.Lower && lower.Device == link.Device
+	})
 }
 
 // pickPF returns the interface through which a VF's settings are changed.

@@ -81,3 +81,28 @@ func TestNameIsTakenBesides(t *testing.T) {
 	_, err := m.family().Attach(t.Context(), named, p.Sandbox)
 	wants(t, err, "ifName", "net1", vf1)
 }
+
+// IPoIB makes interfaces on that of a VF, which belong to the same function, and
+// a pod chooses their index.
+func TestInterfaceOnAVF(t *testing.T) {
+	t.Parallel()
+	address, err := topology.ParseAddress(vf0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := []kernel.Link{
+		{Index: 2, Name: "eth0"},
+		{Index: 3, Name: "net1.8001", Device: vf0, Lower: 9},
+		{Index: 9, Name: "net1", Device: vf0},
+	}
+	if got := pick(links, address); got == nil || got.Name != "net1" {
+		t.Errorf("took %+v for the VF's interface", got)
+	}
+	// One whose lower interface is elsewhere, or unknown, is what it seems.
+	for _, lower := range []int{0, 2, 9, 17} {
+		links[2].Lower = lower
+		if got := pick(links, address); got == nil || got.Name != "net1" {
+			t.Errorf("lower interface %d: took %+v for the VF's interface", lower, got)
+		}
+	}
+}

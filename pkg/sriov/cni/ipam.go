@@ -32,7 +32,12 @@ func (n *Networks) ResolveIPAM(name string, ipam json.RawMessage) ([]byte, error
 		return nil, fmt.Errorf("ipam.type: %q is none of %s, which a claim may use: for another one use netAttachDef", kind.Type, strings.Join(known, ", "))
 	}
 	for key := range fields {
-		for _, file := range []string{"dataDir", "resolvConf", "daemonSocketPath", "kubernetes", "log_file", "configuration_path"} {
+		for _, file := range []string{
+			"dataDir", "resolvConf", // host-local
+			"daemonSocketPath",                             // dhcp
+			"kubernetes", "log_file", "configuration_path", // whereabouts, and of its former releases:
+			"etcd_host", "etcd_key_file", "etcd_cert_file", "etcd_ca_cert_file",
+		} {
 			// Go programs, as these plugins are, read keys in any case.
 			if strings.EqualFold(key, file) {
 				return nil, fmt.Errorf("ipam.%s: a claim may not name files of the host: remove it, or use netAttachDef", key)

@@ -272,6 +272,8 @@ func TestRefuseIPAM(t *testing.T) {
 		"no IPAM plugin":   {"net", `{"type":"bridge"}`, []string{`ipam.type: "bridge"`, "host-local, static", "netAttachDef"}},
 		"not installed":    {"net", `{"type":"static"}`, []string{"ipam", `no CNI plugin "static" in ` + n.BinDirs[0]}},
 		"files":            {"net", `{"type":"host-local","datadir":"/etc"}`, []string{"ipam.datadir", "may not name files of the host"}},
+		"in odd letters":   {"net", `{"type":"host-local","reſolvConf":"/etc/shadow"}`, []string{"may not name files of the host"}},
+		"former release":   {"net", `{"type":"whereabouts","etcd_host":"x","etcd_ca_cert_file":"/etc/shadow"}`, []string{"etcd_", "may not name files of the host"}},
 		"network's name":   {"a/b", `{"type":"host-local"}`, []string{`"a/b"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
