@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
@@ -129,8 +131,14 @@ func (s *space) shortPod(ctx context.Context, name string) (use, error) {
 	if err != nil {
 		return use{}, err
 	}
-	text, err := cluster.Logs(ctx, s.name, name, "work")
-	if err != nil {
+	var text string
+	// On a machine that has much to do, a container that has ended may be
+	// reported before its output is in its log.
+	err = wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		text, err = cluster.Logs(ctx, s.name, name, "work")
+		return text != "", err
+	})
+	if err != nil && !wait.Interrupted(err) {
 		return use{}, err
 	}
 	seen := harness.GPUs(text)
