@@ -270,7 +270,11 @@ func (m *move) configure(ctx context.Context, link *kernel.Link) error {
 			return fmt.Errorf("routes: add %s over interface %s of VF %s in pod %s: %w", describeRoute(route), link.Name, m.fn.address, m.place.Sandbox.Pod, err)
 		}
 	}
-	return m.family.at(faultpoint.VFRouted)
+	if err := m.family.at(faultpoint.VFRouted); err != nil {
+		return err
+	}
+	m.announce(ctx, link, addresses)
+	return nil
 }
 
 // configureLink makes sure of the MTU and the MAC. The preparation has set them

@@ -54,6 +54,11 @@ type Namespace interface {
 	// AddRoute adds or replaces a route over an interface, which must be up.
 	AddRoute(index int, route Route) error
 
+	// AnnounceAddresses tells the neighbours of an Ethernet interface, which must be
+	// up, that it has these addresses. What goes out before its link works is
+	// lost.
+	AnnounceAddresses(index int, addresses []netip.Prefix) error
+
 	// SetVF changes settings of a VF through its PF. What is nil is left as
 	// it is. Each setting is a request of its own; the error names the one
 	// that the kernel refused.

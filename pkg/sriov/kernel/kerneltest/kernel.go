@@ -28,6 +28,10 @@ type Kernel struct {
 	// PFRulesAddress makes a VF's own interface refuse another address once its
 	// PF has given it one, as igb does.
 	PFRulesAddress bool
+	// NoCarrier keeps the links of interfaces from working.
+	NoCarrier bool
+	// AnnounceErr is the error of telling neighbours of addresses.
+	AnnounceErr error
 	// MaxMTU is the greatest MTU, 9000 if zero.
 	MaxMTU int
 

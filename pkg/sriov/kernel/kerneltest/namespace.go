@@ -23,6 +23,7 @@ type Namespace struct {
 	addresses map[int][]netip.Prefix
 	routes    []kernel.Route
 	rdma      []string
+	announced []netip.Prefix
 }
 
 // Path is where the namespace is bound.
@@ -149,7 +150,7 @@ func (n *Namespace) Rename(index int, name string) error {
 // SetUp implements [kernel.Namespace].
 func (n *Namespace) SetUp(index int) error {
 	return n.change("SetUp", index, nil, func(l *kernel.Link) error {
-		l.Up, l.Carrier = true, true
+		l.Up, l.Carrier = true, !n.kernel.NoCarrier
 		return nil
 	})
 }
@@ -257,6 +258,21 @@ func (n *Namespace) AddRoute(index int, route kernel.Route) error {
 		n.routes = append(n.routes, route)
 		return nil
 	})
+}
+
+// AnnounceAddresses implements [kernel.Namespace].
+func (n *Namespace) AnnounceAddresses(_ int, addresses []netip.Prefix) error {
+	n.kernel.mu.Lock()
+	defer n.kernel.mu.Unlock()
+	n.announced = append(n.announced, addresses...)
+	return n.kernel.AnnounceErr
+}
+
+// Announced returns what the namespace's neighbours were told.
+func (n *Namespace) Announced() []netip.Prefix {
+	n.kernel.mu.Lock()
+	defer n.kernel.mu.Unlock()
+	return slices.Clone(n.announced)
 }
 
 // Routes implements [kernel.Namespace].
