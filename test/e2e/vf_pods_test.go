@@ -26,7 +26,9 @@ func TestVFsOfDifferentVLANsDoNotHearEachOther(t *testing.T) {
 	s.template("b", vfs(1, `"vlan":101,"addresses":["10.71.0.2/24","fd71::2/64"],"mtu":1400`))
 	s.template("other", vfs(1, `"vlan":102,"addresses":["10.71.0.3/24"]`))
 	s.template("none", vfs(1, `"addresses":["10.71.0.4/24"]`))
-	names := []string{"a", "b", "other", "none"}
+	s.template("other-peer", vfs(1, `"vlan":102,"addresses":["10.71.0.13/24"]`))
+	s.template("none-peer", vfs(1, `"addresses":["10.71.0.14/24"]`))
+	names := []string{"a", "b", "other", "none", "other-peer", "none-peer"}
 	for _, name := range names {
 		s.create(vfPod(name, name))
 	}
@@ -38,9 +40,13 @@ func TestVFsOfDifferentVLANsDoNotHearEachOther(t *testing.T) {
 	if err := s.pings("b", "10.71.0.1"); err != nil {
 		t.Errorf("two pods of one VLAN do not reach each other: %v", err)
 	}
-	for _, name := range []string{"other", "none"} {
+	for name, peer := range map[string]string{"other": "10.71.0.13", "none": "10.71.0.14"} {
 		if err := s.pings(name, "10.71.0.1"); err == nil {
 			t.Errorf("pod %s reaches a pod of another VLAN", name)
+		}
+		// It is not that it reaches nobody at all.
+		if err := s.pings(name, peer); err != nil {
+			t.Errorf("pod %s does not reach one of its own VLAN: %v", name, err)
 		}
 	}
 }
