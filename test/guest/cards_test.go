@@ -89,8 +89,8 @@ func value(device resourceapi.Device, name resourceapi.QualifiedName) string {
 	return ""
 }
 
-// hostVF is what the host says of each VF: its driver, and its interface with
-// the settings that are not a pod's.
+// hostVFs prints what the host says of each VF: its driver, its interface, and
+// what its PF has set.
 const hostVFs = `cd /sys/bus/pci/devices
 for pf in 0000:43:00.0 0000:44:00.0 0000:81:00.0; do
 	for vf in $pf/virtfn*; do

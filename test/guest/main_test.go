@@ -67,23 +67,18 @@ func run(m *testing.M) int {
 	defer func() { _ = unlock() }() // the end of this process unlocks, too
 
 	code := 1
-	ended := make(chan error, 1)
-	go func() {
-		err := setUp(ctx, name)
-		if err == nil {
-			code = m.Run()
-		}
-		ended <- err
-	}()
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		err, code = errors.New("interrupted"), 1
-	}
-	if err != nil {
+	if err := setUp(ctx, name); err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
 		if world.node != nil && ctx.Err() == nil {
 			world.Report(ctx, os.Stderr)
+		}
+	} else {
+		ended := make(chan int, 1)
+		go func() { ended <- m.Run() }()
+		select {
+		case code = <-ended:
+		case <-ctx.Done():
+			fmt.Fprintln(os.Stderr, "interrupted")
 		}
 	}
 	if os.Getenv("GUEST_KEEP") != "" {

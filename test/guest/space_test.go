@@ -33,8 +33,8 @@ type space struct {
 	name string
 }
 
-// newSpace makes a namespace. When the test ends, its pods are gone, and all VFs
-// must be back on the host as they were.
+// newSpace makes a namespace. When the test ends, its pods are gone before the
+// next one starts.
 func newSpace(t *testing.T) *space {
 	t.Helper()
 	namespace, err := world.Client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
