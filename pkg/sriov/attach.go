@@ -136,7 +136,7 @@ func (f *Family) attached(a topology.Address, j *vfstate.Journal, config *v1alph
 		return device.Attachment{}, false, nil
 	}
 	if known && place.Interface == "" {
-		there, err := hasRDMA(pod, place.RDMA)
+		there, err := hasRDMA(pod, place)
 		return place.Attachment, there, err
 	}
 	if config.Mode != v1alpha1.VfModeNetdevice {
@@ -194,5 +194,5 @@ func (f *Family) holds(a topology.Address, place *vfstate.Place) (held bool, err
 		link, err := linkOf(ns, a)
 		return link != nil, err
 	}
-	return hasRDMA(ns, place.RDMA)
+	return hasRDMA(ns, place)
 }

@@ -92,14 +92,17 @@ func (f *Family) carryBack(ctx context.Context, fn function, j *vfstate.Journal,
 }
 
 // awaitRDMA waits for an RDMA device that comes back from a network namespace
-// that has ended, maybe under another name. A driver that was bound anew has made
+// that has ended, and gives it its own name back if the pod has changed it. A driver that was bound anew has made
 // another one.
 func (f *Family) awaitRDMA(ctx context.Context, fn function, place *vfstate.Place) {
 	ctx, cancel := context.WithTimeout(ctx, f.opts.ReturnWait)
 	defer cancel()
 	for {
-		there, err := hasRDMA(f.kernel.Host(), place.RDMA)
-		if err == nil && (there || f.rdma(fn.address, nil).name != "") {
+		name, err := findRDMA(f.kernel.Host(), place)
+		if err == nil && name != "" && name != place.RDMA {
+			err = f.kernel.Host().RenameRDMA(name, place.RDMA)
+		}
+		if err == nil && (name != "" || f.rdma(fn.address, nil).name != "") {
 			return
 		}
 		select {
@@ -128,7 +131,7 @@ func (f *Family) fetch(ctx context.Context, fn function, j *vfstate.Journal, pod
 func (f *Family) fetchFrom(ctx context.Context, ns kernel.Namespace, fn function, j *vfstate.Journal) error {
 	host, place := f.kernel.Host(), j.Place
 	if place.RDMA != "" {
-		if err := moveRDMA(place.RDMA, ns, host); err != nil {
+		if err := moveRDMA(place, ns, host); err != nil {
 			return err
 		}
 		if err := f.at(faultpoint.VFRDMATakenBack); err != nil {

@@ -106,3 +106,35 @@ func TestInterfaceOnAVF(t *testing.T) {
 		}
 	}
 }
+
+// Where RDMA devices belong to namespaces, a pod can give its one another name.
+func TestRDMADeviceThatAPodRenames(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []v1alpha1.VfMode{v1alpha1.VfModeNetdevice, v1alpha1.VfModeRDMA} {
+		for _, ended := range []bool{false, true} {
+			t.Run(fmt.Sprint(mode, " ended ", ended), func(t *testing.T) {
+				t.Parallel()
+				m := newMachine(t)
+				m.kernel.Exclusive = true
+				m.rdma(vf0, "mlx5_8", 8)
+				before := m.state(vf0)
+				g, p := grant("c", vf0, func(c *v1alpha1.VfConfig) { c.Mode = mode }), m.pod("p")
+				m.prepare(g)
+				m.attach(g, p)
+				m.must(p.RenameRDMA("mlx5_8", "mine"))
+				if got := m.attach(g, p); got.Changed {
+					t.Error("a container that starts again has had the VF attached anew")
+				}
+				if ended {
+					m.kernel.End(p.Namespace)
+				}
+				m.release(g)
+				m.clean(vf0, before)
+				links, err := m.kernel.HostNamespace().RDMALinks()
+				if err != nil || len(links) != 1 || links[0].Name != "mlx5_8" {
+					t.Errorf("the RDMA devices on the host are %+v: %v", links, err)
+				}
+			})
+		}
+	}
+}

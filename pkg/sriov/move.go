@@ -70,8 +70,9 @@ func (m *move) plan(ctx context.Context, sandbox device.Sandbox) error {
 	}
 	if exclusive {
 		m.place.RDMA = rdma.name
+		m.place.RDMAIndex, err = indexOfRDMA(host, rdma.name)
 	}
-	return nil
+	return err
 }
 
 // interfaceName chooses the interface's name in the pod.
@@ -137,10 +138,10 @@ func (m *move) run(ctx context.Context) (device.Attachment, error) {
 		}
 	}
 	if m.place.RDMA != "" {
-		if err := moveRDMA(m.place.RDMA, m.family.kernel.Host(), m.pod); err != nil {
+		if err := moveRDMA(m.place, m.family.kernel.Host(), m.pod); err != nil {
 			return device.Attachment{}, err
 		}
-		if there, err := hasRDMA(m.pod, m.place.RDMA); err != nil || !there {
+		if there, err := hasRDMA(m.pod, m.place); err != nil || !there {
 			return device.Attachment{}, errors.Join(err, fmt.Errorf("RDMA device %s of VF %s is not in the network namespace of pod %s", m.place.RDMA, m.fn.address, m.place.Sandbox.Pod))
 		}
 		if err := m.family.at(faultpoint.VFRDMAMoved); err != nil {

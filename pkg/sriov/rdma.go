@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/kernel"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/vfstate"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
@@ -97,19 +98,54 @@ func first(names []string) string {
 	return names[0]
 }
 
-// hasRDMA tells whether a namespace has an RDMA device.
-func hasRDMA(ns kernel.Namespace, name string) (bool, error) {
+// findRDMA returns what the RDMA device of a place is called in a namespace, or
+// nothing if it is not there.
+func findRDMA(ns kernel.Namespace, place *vfstate.Place) (string, error) {
 	links, err := ns.RDMALinks()
 	if err != nil {
-		return false, fmt.Errorf("list the RDMA devices: %w", err)
+		return "", fmt.Errorf("list the RDMA devices: %w", err)
 	}
-	return slices.ContainsFunc(links, func(l kernel.RDMALink) bool { return l.Name == name }), nil
+	if place.RDMAIndex != nil {
+		for _, link := range links {
+			if link.Index == *place.RDMAIndex {
+				return link.Name, nil
+			}
+		}
+	}
+	for _, link := range links {
+		if link.Name == place.RDMA {
+			return link.Name, nil
+		}
+	}
+	return "", nil
 }
 
-// moveRDMA moves an RDMA device, if it is where it is to be moved from.
-func moveRDMA(name string, from, to kernel.Namespace) error {
-	there, err := hasRDMA(from, name)
-	if err != nil || !there {
+// hasRDMA tells whether a namespace has the RDMA device of a place.
+func hasRDMA(ns kernel.Namespace, place *vfstate.Place) (bool, error) {
+	name, err := findRDMA(ns, place)
+	return name != "", err
+}
+
+// indexOfRDMA returns the kernel's number of an RDMA device, or nil if it is not
+// there.
+func indexOfRDMA(ns kernel.Namespace, name string) (*uint32, error) {
+	links, err := ns.RDMALinks()
+	if err != nil {
+		return nil, fmt.Errorf("list the RDMA devices: %w", err)
+	}
+	for _, link := range links {
+		if link.Name == name {
+			return &link.Index, nil
+		}
+	}
+	return nil, nil
+}
+
+// moveRDMA moves the RDMA device of a place, if it is where it is to be moved
+// from.
+func moveRDMA(place *vfstate.Place, from, to kernel.Namespace) error {
+	name, err := findRDMA(from, place)
+	if err != nil || name == "" {
 		return err
 	}
 	if err := from.MoveRDMA(name, to); err != nil {

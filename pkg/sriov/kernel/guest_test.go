@@ -190,4 +190,11 @@ func TestGuestRDMA(t *testing.T) {
 	if err := k.Host().MoveRDMA("rxe7", k.Host()); !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EOPNOTSUPP) {
 		t.Errorf("moving a device that cannot be moved: got %v", err)
 	}
+	must(t, k.Host().RenameRDMA("rxe7", "mine"))
+	renamed, err := k.Host().RDMALinks()
+	must(t, err)
+	if len(renamed) != 1 || renamed[0].Name != "mine" || renamed[0].Index != links[0].Index {
+		t.Errorf("renamed, the RDMA devices are %+v, were %+v", renamed, links)
+	}
+	must(t, k.Host().RenameRDMA("mine", "rxe7"))
 }

@@ -72,6 +72,9 @@ type Namespace interface {
 	// MoveRDMA moves an RDMA device to another namespace. That works in
 	// exclusive mode only.
 	MoveRDMA(name string, to Namespace) error
+	// RenameRDMA gives an RDMA device another name, which no other one may have
+	// in any namespace.
+	RenameRDMA(name, to string) error
 
 	// Routes lists the routes of the main table, to find interfaces that the
 	// host itself needs.

@@ -107,3 +107,18 @@ func (n *namespace) MoveRDMA(name string, to Namespace) error {
 	}
 	return nil
 }
+
+// RenameRDMA gives an RDMA device another name.
+func (n *namespace) RenameRDMA(name, to string) error {
+	err := n.withRDMA(func(handle *netlink.Handle) error {
+		link, err := repeated(func() (*netlink.RdmaLink, error) { return handle.RdmaLinkByName(name) })
+		if err != nil {
+			return err
+		}
+		return handle.RdmaLinkSetName(link, to)
+	})
+	if err != nil {
+		return fmt.Errorf("rename RDMA device %s to %s: %w", name, to, err)
+	}
+	return nil
+}

@@ -84,6 +84,9 @@ type Place struct {
 	Interface string `json:"interface,omitempty"`
 	// RDMA is the name of the RDMA device that goes there too.
 	RDMA string `json:"rdma,omitempty"`
+	// RDMAIndex is the kernel's number of that device, which stays when a pod
+	// gives it another name. Nil means that it is not known.
+	RDMAIndex *uint32 `json:"rdmaIndex,omitempty"`
 	// CNI says that CNI plugins were run, or were about to be.
 	CNI bool `json:"cni,omitempty"`
 	// Done says that the VF is ready for the pod to use, as Attachment tells.

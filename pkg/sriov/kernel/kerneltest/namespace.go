@@ -22,7 +22,7 @@ type Namespace struct {
 	links     []*kernel.Link
 	addresses map[int][]netip.Prefix
 	routes    []kernel.Route
-	rdma      []string
+	rdma      []kernel.RDMALink
 	announced []netip.Prefix
 }
 
@@ -66,7 +66,8 @@ func (n *Namespace) RemoveLink(device string) (kernel.Link, bool) {
 func (n *Namespace) AddRDMA(name string) {
 	n.kernel.mu.Lock()
 	defer n.kernel.mu.Unlock()
-	n.rdma = append(n.rdma, name)
+	n.kernel.nextIndex++
+	n.rdma = append(n.rdma, kernel.RDMALink{Index: uint32(n.kernel.nextIndex), Name: name})
 }
 
 func (n *Namespace) byName(name string) *kernel.Link {
@@ -289,11 +290,7 @@ func (n *Namespace) EswitchModes() (map[string]string, error) { return nil, nil 
 func (n *Namespace) RDMALinks() ([]kernel.RDMALink, error) {
 	n.kernel.mu.Lock()
 	defer n.kernel.mu.Unlock()
-	var links []kernel.RDMALink
-	for _, name := range n.rdma {
-		links = append(links, kernel.RDMALink{Name: name})
-	}
-	return links, nil
+	return slices.Clone(n.rdma), nil
 }
 
 // RDMAExclusive implements [kernel.Namespace].
@@ -310,14 +307,38 @@ func (n *Namespace) MoveRDMA(name string, to kernel.Namespace) error {
 	if err := n.kernel.refuse("MoveRDMA", name); err != nil {
 		return fmt.Errorf("MoveRDMA: %w", err)
 	}
-	at := slices.Index(n.rdma, name)
+	at := n.indexOfRDMA(name)
 	switch {
 	case !n.kernel.Exclusive:
 		return fmt.Errorf("MoveRDMA: %w", syscall.EOPNOTSUPP)
 	case at < 0:
 		return fmt.Errorf("MoveRDMA: %w", syscall.ENODEV)
 	}
+	target.rdma = append(target.rdma, n.rdma[at])
 	n.rdma = slices.Delete(n.rdma, at, at+1)
-	target.rdma = append(target.rdma, name)
+	return nil
+}
+
+func (n *Namespace) indexOfRDMA(name string) int {
+	return slices.IndexFunc(n.rdma, func(l kernel.RDMALink) bool { return l.Name == name })
+}
+
+// RenameRDMA implements [kernel.Namespace].
+func (n *Namespace) RenameRDMA(name, to string) error {
+	n.kernel.mu.Lock()
+	defer n.kernel.mu.Unlock()
+	if err := n.kernel.refuse("RenameRDMA", name); err != nil {
+		return fmt.Errorf("RenameRDMA: %w", err)
+	}
+	for _, other := range n.kernel.spaces {
+		if other.indexOfRDMA(to) >= 0 {
+			return fmt.Errorf("RenameRDMA: %w", syscall.EEXIST)
+		}
+	}
+	at := n.indexOfRDMA(name)
+	if at < 0 {
+		return fmt.Errorf("RenameRDMA: %w", syscall.ENODEV)
+	}
+	n.rdma[at].Name = to
 	return nil
 }
