@@ -122,7 +122,7 @@ func (m Machine) services() []string {
 }
 
 func (m Machine) commandLine() string {
-	words := []string{"console=ttyS0", "panic=0", "intel_iommu=on", "mitigations=off", "loglevel=4"}
+	words := []string{"console=ttyS0", "panic=0", "intel_iommu=on", "mitigations=off", "loglevel=4", "no_timer_check"}
 	names := make([]string, 0, len(m.Settings))
 	for name := range m.Settings {
 		names = append(names, name)
