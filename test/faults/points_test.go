@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -217,15 +218,18 @@ func TestPageNamesTests(t *testing.T) {
 	t.Parallel()
 	page := mustRead(t, filepath.Join(bed.root, "docs", "what-happens-when.md"))
 	tests := map[string]bool{}
-	for _, dir := range []string{"test/faults", "test/e2e"} {
-		paths, err := filepath.Glob(filepath.Join(bed.root, dir, "*_test.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range paths {
+	for _, dir := range []string{"test/faults", "test/e2e", "test/guest", "pkg"} {
+		err := filepath.WalkDir(filepath.Join(bed.root, dir), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
 			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(mustRead(t, path), -1) {
 				tests[m[1]] = true
 			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(page, -1)

@@ -52,7 +52,9 @@ func newVFNode(t *testing.T) *vfNode {
 		n.names = nil
 		for _, s := range slices.Items {
 			for _, d := range s.Spec.Devices {
-				n.names = append(n.names, d.Name)
+				if strings.HasPrefix(d.Name, "vf-") { // not of a node that had the name before
+					n.names = append(n.names, d.Name)
+				}
 			}
 		}
 		if len(n.names) < 2 {
