@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -41,12 +40,14 @@ type claimStatuses struct {
 
 	mu sync.Mutex
 	// waiting are the claims that are still to be written, with why their
-	// last attachment failed, or nil.
+	// last attachment failed or was not tried, or nil.
 	waiting map[types.UID]*attachFailure
 }
 
-// attachFailure is an attachment that has failed.
+// attachFailure is an attachment that has failed, or that nobody has asked for.
 type attachFailure struct {
+	// unused is set where no container has asked for the devices.
+	unused bool
 	// family and device are empty where it was no device's fault.
 	family, device string
 	message        string
@@ -90,7 +91,7 @@ func hasNews(record *claimstore.Record) bool {
 	if len(record.Attached) > 0 {
 		return true
 	}
-	return len(record.Alignment) > 0 && !slices.ContainsFunc(record.Devices, func(entry claimstore.Device) bool { return entry.Attach })
+	return len(record.Alignment) > 0 && !mustAttach(record)
 }
 
 // prepared has the status of a claim written with what is known when it is
@@ -107,7 +108,11 @@ func (c *claimStatuses) failed(ctx context.Context, uid types.UID, err error) {
 
 func (c *claimStatuses) add(ctx context.Context, uid types.UID, failure *attachFailure) {
 	c.mu.Lock()
-	_, known := c.waiting[uid]
+	waits, known := c.waiting[uid]
+	if waits != nil && failure != nil && failure.unused {
+		c.mu.Unlock()
+		return // what waits says as much, or more
+	}
 	full := !known && len(c.waiting) >= maxStatuses
 	if !full {
 		c.waiting[uid] = failure
@@ -176,6 +181,9 @@ func (c *claimStatuses) write(ctx context.Context, uid types.UID, failure *attac
 		return fmt.Errorf("read claim %s: %w", record.Claim, err)
 	}
 	if claim.UID != uid || claim.Status.Allocation == nil {
+		return nil
+	}
+	if failure != nil && failure.unused && len(record.Attached) == 0 && c.driver.saysWhy(claim) {
 		return nil
 	}
 	desired := c.driver.deviceStatuses(record, failure, claim)

@@ -67,7 +67,8 @@ func (f *attachFailure) concerns(entry claimstore.Device) bool {
 }
 
 // deviceStatuses returns what a claim's status should say: an entry for each
-// device that is attached, or has failed to be, or has others to be near to.
+// device that is attached, or has failed to be, or waits for a container, or has
+// others to be near to.
 func (d *Driver) deviceStatuses(record *claimstore.Record, failure *attachFailure, claim *resourceapi.ResourceClaim) []deviceStatus {
 	var statuses []deviceStatus
 	for _, entry := range record.Devices {
@@ -101,10 +102,12 @@ func (s *deviceStatus) addAttachment(record *claimstore.Record, entry claimstore
 	case attached:
 		s.network = networkData(where)
 		s.conditions = []metav1.Condition{condition(conditionReady, true, reasonAttached, "attached to pod "+where.pod)}
+	case failure.unused:
+		s.conditions = []metav1.Condition{condition(conditionReady, false, reasonNotAttached, failure.message)}
 	default:
 		s.conditions = []metav1.Condition{condition(conditionReady, false, reasonNotAttached, "attached to no pod")}
 	}
-	if failure.concerns(entry) {
+	if failure.concerns(entry) && !failure.unused {
 		s.conditions = append(s.conditions, condition(conditionAttachFailed, true, reasonAttachError, failure.message))
 	}
 }

@@ -201,10 +201,11 @@ func (d *Driver) withLock(ctx context.Context, uid types.UID, do func() error) e
 // releaseAbandoned looks, now and at every interval, for claims that nobody
 // will unprepare any more, and for what claims that are gone have left: the
 // kubeletplugin helper writes metadata files when a claim was prepared, and may
-// be overtaken by its release.
+// be overtaken by its release. It tells of claims that no container uses, too.
 func (d *Driver) releaseAbandoned(ctx context.Context, interval time.Duration) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var idle map[types.UID]unattached
 	for {
 		select {
 		case <-ctx.Done():
@@ -214,6 +215,7 @@ func (d *Driver) releaseAbandoned(ctx context.Context, interval time.Duration) {
 		if err := d.recovered(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Nothing can be prepared yet")
 		}
+		idle = d.reportUnattached(ctx, idle)
 		claims, err := d.knownClaims()
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Cannot look for abandoned claims")
