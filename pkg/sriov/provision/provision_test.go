@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -195,6 +196,33 @@ func TestInterfaceMissing(t *testing.T) {
 	b := newBench(t)
 	b.AddPF(fixture.PF{Address: pfA, Driver: "mlx5_core", Netdev: ""})
 	b.want(b.run(numVFs(1)), "the interface of VF 0 (0000:18:00.1) is missing", "200ms")
+}
+
+// After a rescan of the PCI bus a PF has its driver before its interface.
+func TestInterfaceThatComesLate(t *testing.T) {
+	b := newBench(t)
+	b.opts.Wait = 30 * time.Second
+	b.p = New(b.opts)
+	b.AddPF(fixture.PF{Address: pfA, Driver: "igb", VFDriver: "igbvf", Netdev: "eth0"})
+	late := b.Host.Link(pfA)
+	late.Up = false
+	b.Host.Take(pfA)
+	upBefore := false
+	b.Refuse = func(path, _ string) error {
+		upBefore = upBefore || filepath.Base(path) == "sriov_numvfs" && b.Host.Link(pfA).Up
+		return nil
+	}
+	before := b.Host.Looks()
+	go func() {
+		for b.Host.Looks() < before+4 { // it was looked for, and not found
+			runtime.Gosched()
+		}
+		b.Host.Add(late)
+	}()
+	b.want(b.run(numVFs(2)))
+	if !upBefore {
+		t.Error("the VFs were made before the PF was up")
+	}
 }
 
 // A PF that hangs in its driver is reported, and the others go on.

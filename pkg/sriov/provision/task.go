@@ -106,7 +106,10 @@ func (t task) look(ctx context.Context) (nic.PF, error) {
 // make makes the VFs and waits for their drivers and interfaces. The PF comes
 // up first, because some drivers (igbvf) look at it only when they start, and
 // its MTU bounds that of the VFs.
-func (t task) make(ctx context.Context) error {
+func (t *task) make(ctx context.Context) error {
+	if err := t.awaitPF(ctx); err != nil {
+		return err
+	}
 	if link := t.pf.Netdev; link != nil {
 		if t.wanted.MTU != nil && link.MTU != *t.wanted.MTU {
 			if err := t.opts.Host.SetMTU(link.Index, *t.wanted.MTU); err != nil {
@@ -125,6 +128,30 @@ func (t task) make(ctx context.Context) error {
 		return fmt.Errorf("make %s VFs: %w: see the kernel's log, and whether the kernel argument pci=realloc is set", number, err)
 	}
 	return t.await(ctx, "the VFs' drivers and interfaces", t.missing)
+}
+
+// awaitPF waits for the interface of a PF whose driver has just been bound, as
+// after a rescan of the PCI bus. A PF that shows none in time is used as it is,
+// and so is one that has an RDMA device in place of an interface.
+func (t *task) awaitPF(ctx context.Context) error {
+	if t.pf.Netdev != nil || t.pf.Driver == "" || t.pf.Driver == vfio.Driver {
+		return nil
+	}
+	err := t.await(ctx, "the PF's interface", func() (string, error) {
+		if _, err := os.Stat(t.path(t.pf.Address, "infiniband")); err == nil {
+			return "", nil
+		}
+		pf, err := t.look(ctx)
+		if err != nil || pf.Netdev == nil {
+			return "it", err
+		}
+		t.pf = pf
+		return "", nil
+	})
+	if err != nil {
+		klog.FromContext(ctx).Info("PF shows no interface, its VFs are made without setting it up", "pciAddress", t.pf.Address, "reason", err.Error())
+	}
+	return ctx.Err()
 }
 
 // missing says what of the VFs is not there yet.
