@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/klog/v2"
 
@@ -95,7 +94,7 @@ func (f *Family) refresh(ctx context.Context) (snapshot, error) {
 	defer f.mu.Unlock()
 	former := f.latest
 	f.latest = snapshot{findings: found, taken: time.Now(), generation: former.generation}
-	if former.findings == nil || !sameAnswer(former.findings, found) {
+	if former.findings == nil || former.note != found.note || !device.SameAnswer(former.inventory, former.err, found.inventory, found.err) {
 		f.latest.generation++
 		if found.note != "" {
 			klog.FromContext(ctx).Info("No GPU is published", "reason", found.note)
@@ -108,26 +107,6 @@ func (f *Family) current() snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.latest
-}
-
-func sameAnswer(a, b *findings) bool {
-	if errorText(a.err) != errorText(b.err) || a.note != b.note || len(a.inventory.Faults) != len(b.inventory.Faults) {
-		return false
-	}
-	for i, x := range a.inventory.Faults {
-		y := b.inventory.Faults[i]
-		if x.Subject != y.Subject || x.Reason != y.Reason || errorText(x.Err) != errorText(y.Err) {
-			return false
-		}
-	}
-	return equality.Semantic.DeepEqual(a.inventory.Devices, b.inventory.Devices)
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // Prepare returns what a container needs to use the granted GPU. A whole GPU

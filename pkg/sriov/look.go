@@ -7,7 +7,6 @@ import (
 	"maps"
 	"sync"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
@@ -97,30 +96,10 @@ func (f *Family) refresh(ctx context.Context) (answer, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.latest.generation == 0 || !sameAnswer(f.latest, answer{inventory: inventory, err: err}) {
+	if f.latest.generation == 0 || !device.SameAnswer(f.latest.inventory, f.latest.err, inventory, err) {
 		f.latest = answer{inventory: inventory, err: err, generation: f.latest.generation + 1}
 	}
 	return f.latest, nil
-}
-
-func sameAnswer(a, b answer) bool {
-	if errorText(a.err) != errorText(b.err) || len(a.inventory.Faults) != len(b.inventory.Faults) {
-		return false
-	}
-	for i, x := range a.inventory.Faults {
-		y := b.inventory.Faults[i]
-		if x.Subject != y.Subject || x.Reason != y.Reason || errorText(x.Err) != errorText(y.Err) {
-			return false
-		}
-	}
-	return equality.Semantic.DeepEqual(a.inventory.Devices, b.inventory.Devices)
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // look makes what is to be made, and reads what there is then.

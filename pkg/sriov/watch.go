@@ -2,6 +2,7 @@ package sriov
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -25,11 +26,17 @@ const (
 // nobody.
 func (f *Family) Watch(ctx context.Context, changed func()) {
 	events := make(chan struct{}, 1)
-	go f.listen(ctx, func() {
-		select {
-		case events <- struct{}{}:
-		default: // it is known already
-		}
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // before the wait
+	listening.Go(func() {
+		f.listen(ctx, func() {
+			select {
+			case events <- struct{}{}:
+			default: // it is known already
+			}
+		})
 	})
 	var told uint64
 	for {
