@@ -28,9 +28,16 @@ const (
 	// AttributeRDMADevice is the name of the device's RDMA device, such as
 	// "mlx5_0".
 	AttributeRDMADevice resourceapi.QualifiedName = "rdmaDevice"
+	// AttributeAllocator is who gives the device to claims. Devices without it
+	// are kube-scheduler's.
+	AttributeAllocator resourceapi.QualifiedName = "allocator"
 	// CapacityMemory is the memory of the device in bytes.
 	CapacityMemory resourceapi.QualifiedName = "memory"
 )
+
+// AllocatorController is the value of [AttributeAllocator] on devices that this
+// project's controller gives to claims.
+const AllocatorController = "controller"
 
 // Device is something that a claim can be given, as it is published in a
 // ResourceSlice.
