@@ -41,13 +41,13 @@ func (o *options) gpuFamily(machine *simulation) (*gpu.Family, error) {
 		return nil, err
 	}
 	settings := gpu.Options{
-		SysfsRoot:   o.sysfs(),
+		SysfsRoot:   o.servedSysfs(),
 		HostRoot:    o.hostRoot,
 		DriverRoot:  o.driverRoot,
 		CDIHookPath: hook,
 	}
 	if machine != nil {
-		settings.SysfsRoot, settings.HostRoot, settings.DriverRoot = machine.sysfs, "/", machine.driverRoot
+		settings.HostRoot, settings.DriverRoot = "/", machine.driverRoot
 		settings.OpenNVML = func(string) nvml.Interface { return machine.NVML() }
 	}
 	return gpu.New(settings), nil

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/simulated"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
 type options struct {
@@ -27,14 +28,16 @@ type options struct {
 	driverRoot  string
 	sysfsRoot   string
 	simulate    string
-	httpAddress string
-	config      string
-	enableGPU   bool
-	enableSRIOV bool
-	hostNetns   string
-	cniBinDirs  []string
-	cniConfDir  string
-	attachWait  time.Duration
+	// simulateGPUsAt are PCI addresses.
+	simulateGPUsAt []string
+	httpAddress    string
+	config         string
+	enableGPU      bool
+	enableSRIOV    bool
+	hostNetns      string
+	cniBinDirs     []string
+	cniConfDir     string
+	attachWait     time.Duration
 	// nodeAddresses are IP addresses, separated by commas.
 	nodeAddresses string
 }
@@ -67,6 +70,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.driverRoot, "driver-root", o.driverRoot, "root of the NVIDIA driver on the host; empty: looked for in / and /run/nvidia/driver")
 	flags.StringVar(&o.sysfsRoot, "sysfs-root", o.sysfsRoot, "the host's sysfs as it is mounted in the host's network namespace; empty: sys below --host-root")
 	flags.StringVar(&o.simulate, "simulate", o.simulate, "serve a simulated machine instead of this one's hardware: dgx-h100 or dgx-h200")
+	flags.StringSliceVar(&o.simulateGPUsAt, "simulate-gpus-at", o.simulateGPUsAt, "simulate only the GPUs of the machine that --simulate names, each in the place of the PCI function of this machine that has one of these addresses; everything else is this machine's hardware")
 	flags.StringVar(&o.httpAddress, "http-address", o.httpAddress, "address that serves /metrics, /healthz and /readyz; empty: none")
 	flags.StringVar(&o.config, "config", o.config, "configuration file, of kind NodeConfig; empty: all defaults")
 	flags.BoolVar(&o.enableGPU, "enable-gpu", o.enableGPU, "serve this machine's GPUs")
@@ -88,11 +92,7 @@ func (o *options) validate() error {
 		errs = append(errs, errors.New("--node-name is empty: set it, or NODE_NAME, to the name of this node in the cluster"))
 	}
 	errs = append(errs, o.validatePaths()...)
-	if o.simulate != "" {
-		if _, err := simulated.ParseModel(o.simulate); err != nil {
-			errs = append(errs, fmt.Errorf("--simulate: %w", err))
-		}
-	}
+	errs = append(errs, o.validateSimulation()...)
 	if _, err := o.addresses(); err != nil {
 		errs = append(errs, err)
 	}
@@ -103,6 +103,28 @@ func (o *options) validate() error {
 		errs = append(errs, fmt.Errorf("--attach-wait %s: want at least 1s", o.attachWait))
 	}
 	return errors.Join(errs...)
+}
+
+func (o *options) validateSimulation() []error {
+	var errs []error
+	if o.simulate != "" {
+		if _, err := simulated.ParseModel(o.simulate); err != nil {
+			errs = append(errs, fmt.Errorf("--simulate: %w", err))
+		}
+	}
+	if len(o.simulateGPUsAt) == 0 {
+		return errs
+	}
+	if _, err := o.gpuPlaces(); err != nil {
+		errs = append(errs, err)
+	}
+	if o.simulate == "" {
+		errs = append(errs, errors.New("--simulate-gpus-at without --simulate: say there which machine's GPUs these are"))
+	}
+	if !o.enableGPU {
+		errs = append(errs, errors.New("--simulate-gpus-at with --enable-gpu=false: no GPU would be served"))
+	}
+	return errs
 }
 
 // validatePaths is for paths that must be absolute, and those that may also be
@@ -149,6 +171,20 @@ func (o *options) addresses() ([]netip.Addr, error) {
 	return addresses, nil
 }
 
+// gpuPlaces are the PCI functions in whose places simulated GPUs are. There are
+// none where the whole machine is simulated, or nothing.
+func (o *options) gpuPlaces() ([]topology.Address, error) {
+	var places []topology.Address
+	for _, text := range o.simulateGPUsAt {
+		address, err := topology.ParseAddress(text)
+		if err != nil {
+			return nil, fmt.Errorf("--simulate-gpus-at: %w", err)
+		}
+		places = append(places, address)
+	}
+	return places, nil
+}
+
 // dataDir is the driver's folder, in which kubelet finds its socket.
 func (o *options) dataDir() string {
 	return filepath.Join(o.kubeletRoot, "plugins", o.driverName)
@@ -164,6 +200,19 @@ func (o *options) bootIDPath() string {
 }
 
 func (o *options) procfs() string { return filepath.Join(o.hostRoot, "proc") }
+
+// servedSysfs shows the machine whose devices are served: this one, or one that
+// is simulated as a whole.
+func (o *options) servedSysfs() string {
+	if o.simulate != "" && len(o.simulateGPUsAt) == 0 {
+		return filepath.Join(o.simulationDir(), "sys")
+	}
+	return o.sysfs()
+}
+
+// simulationDir is for what a simulated machine needs. It has the same path on
+// the host, so that the container runtime finds the files there.
+func (o *options) simulationDir() string { return filepath.Join(o.dataDir(), "simulated") }
 
 // sysfs is the host's: a sysfs shows the interfaces of the network namespace
 // in which it was mounted, and this process may have one of its own.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
@@ -11,11 +10,7 @@ import (
 
 // pairs says which GPUs are given together with a VF.
 func (o *options) pairs(config *v1alpha1.NodeConfig) (*pairs.Options, error) {
-	sysfs := o.sysfs()
-	if o.simulate != "" {
-		sysfs = filepath.Join(o.dataDir(), "simulated", "sys")
-	}
-	options, err := pairs.NewOptions(topology.At(sysfs), config.Pairing)
+	options, err := pairs.NewOptions(topology.At(o.servedSysfs()), config.Pairing)
 	if err != nil {
 		return nil, fmt.Errorf("--config %s: %w", o.config, err)
 	}

@@ -8,14 +8,15 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/simulated"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
-// simulation is a simulated machine and where its files are. They lie in the
-// driver's data folder, which has the same path on the host, so that the
-// container runtime finds them there.
+// simulation is a simulated machine and where its files are.
 type simulation struct {
 	*simulated.Machine
-	sysfs, driverRoot string
+	// whole says that not only the GPUs are simulated.
+	whole      bool
+	driverRoot string
 	// nics is for what the NICs' firmware remembers.
 	nics string
 }
@@ -30,21 +31,44 @@ func (o *options) simulatedMachine(ctx context.Context) (*simulation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--simulate: %w", err)
 	}
-	root := filepath.Join(o.dataDir(), "simulated")
 	s := &simulation{
-		Machine:    simulated.New(model, o.nodeName),
-		sysfs:      filepath.Join(root, "sys"),
-		driverRoot: filepath.Join(root, "driver"),
-		nics:       filepath.Join(root, "nics"),
+		driverRoot: filepath.Join(o.simulationDir(), "driver"),
+		nics:       filepath.Join(o.simulationDir(), "nics"),
 	}
-	// Its VFs are virtual Ethernet interfaces.
-	s.Ethernet = true
-	if err := s.WriteSysfs(s.sysfs); err != nil {
-		return nil, fmt.Errorf("--simulate %s: %w", o.simulate, err)
+	if len(o.simulateGPUsAt) > 0 {
+		err = o.simulateGPUs(ctx, s, model)
+	} else {
+		err = o.simulateAll(ctx, s, model)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := s.WriteDriverRoot(s.driverRoot); err != nil {
 		return nil, fmt.Errorf("--simulate %s: %w", o.simulate, err)
 	}
-	klog.FromContext(ctx).Info("This machine's hardware is not looked at: serving a simulated one", "model", o.simulate)
 	return s, nil
+}
+
+func (o *options) simulateAll(ctx context.Context, s *simulation, model simulated.Model) error {
+	s.whole, s.Machine = true, simulated.New(model, o.nodeName)
+	// Its VFs are virtual Ethernet interfaces.
+	s.Ethernet = true
+	if err := s.WriteSysfs(o.servedSysfs()); err != nil {
+		return fmt.Errorf("--simulate %s: %w", o.simulate, err)
+	}
+	klog.FromContext(ctx).Info("This machine's hardware is not looked at: serving a simulated one", "model", o.simulate)
+	return nil
+}
+
+// simulateGPUs puts simulated GPUs into this machine.
+func (o *options) simulateGPUs(ctx context.Context, s *simulation, model simulated.Model) error {
+	places, err := o.gpuPlaces()
+	if err != nil {
+		return err
+	}
+	if s.Machine, err = simulated.NewAt(model, o.nodeName, topology.At(o.servedSysfs()), places); err != nil {
+		return fmt.Errorf("--simulate-gpus-at: %w", err)
+	}
+	klog.FromContext(ctx).Info("Serving simulated GPUs in the places of PCI functions of this machine", "model", o.simulate, "places", o.simulateGPUsAt)
+	return nil
 }

@@ -49,7 +49,7 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 		return nil, err
 	}
 	settings := sriov.Options{
-		SysfsRoot:     o.sysfs(),
+		SysfsRoot:     o.servedSysfs(),
 		DevRoot:       filepath.Join(o.hostRoot, "dev"),
 		HostRoot:      o.hostRoot,
 		DataDir:       o.dataDir(),
@@ -59,8 +59,8 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 		Networks:      networks,
 		NodeAddresses: addresses,
 	}
-	if machine != nil {
-		settings.SysfsRoot, settings.DevRoot = machine.sysfs, filepath.Join(machine.driverRoot, "dev")
+	if machine != nil && machine.whole {
+		settings.DevRoot = filepath.Join(machine.driverRoot, "dev")
 		if settings.Kernel, err = o.simulatedKernel(ctx, n, machine, host); err != nil {
 			return nil, fmt.Errorf("--simulate %s: %w", o.simulate, err)
 		}

@@ -58,7 +58,9 @@ func (m *Machine) deviceNodes(realDriver bool) map[string]uint64 {
 		nodes[fmt.Sprintf("nvidia%d", g.index)] = nvidia(uint32(g.index))
 	}
 	// The kernel hands out the numbers of RDMA devices, too.
-	nodes["infiniband/rdma_cm"] = null
+	if m.rdmaDevices() > 0 {
+		nodes["infiniband/rdma_cm"] = null
+	}
 	for i := range m.rdmaDevices() {
 		nodes[fmt.Sprintf("infiniband/uverbs%d", i)] = null
 		nodes[fmt.Sprintf("infiniband/umad%d", i)] = null

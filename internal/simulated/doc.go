@@ -14,5 +14,8 @@
 // devices are those that the published addresses leave room for. Where a real
 // machine shows something else, the real machine is right.
 //
+// [NewAt] makes a machine of which only the GPUs are simulated, in the places
+// of PCI functions that the real one has.
+//
 // MIG is off and cannot be switched on: its calls answer "not supported".
 package simulated

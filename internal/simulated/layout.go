@@ -15,9 +15,13 @@ const (
 	vfsPerPF = 8
 )
 
+// noNUMA is the number of the node of what belongs to none.
+const noNUMA = -1
+
 // gpuSite is a place for a GPU on the board.
 type gpuSite struct {
-	bdf  string
+	bdf string
+	// numa may be noNUMA.
 	numa int
 	// parent is the path of the bridge above, below /sys/devices.
 	parent string

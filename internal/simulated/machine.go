@@ -50,6 +50,9 @@ type Machine struct {
 	gpus  []gpu
 	nics  []nic
 	nvml  *server.Server
+	// standIns says that the GPUs are in the places of a real machine's PCI
+	// functions.
+	standIns bool
 }
 
 // model holds what sets the models apart.
@@ -82,7 +85,13 @@ func New(name Model, seed string) *Machine {
 	m := &Machine{model: newModel(name)}
 	nodeID := digest(m.model.name, seed, "node", 0)
 	m.nics = newNICs(hex.EncodeToString(nodeID[:2]))
-	for i, site := range gpuSites() {
+	m.addGPUs(seed, gpuSites())
+	return m
+}
+
+// addGPUs adds a GPU at each site, and the NVML that knows them.
+func (m *Machine) addGPUs(seed string, sites []gpuSite) {
+	for i, site := range sites {
 		m.gpus = append(m.gpus, gpu{
 			gpuSite: site,
 			index:   i,
@@ -92,7 +101,6 @@ func New(name Model, seed string) *Machine {
 		})
 	}
 	m.nvml = m.newNVML()
-	return m
 }
 
 // NVML returns the machine's NVML. It answers before Init and after Shutdown

@@ -99,11 +99,19 @@ func longBusID(bdf string) string {
 
 // common tells how two GPUs are joined, by the tree that sysfs shows.
 func common(a, b gpu) nvml.GpuTopologyLevel {
-	root := func(g gpu) string { return strings.SplitN(g.parent, "/", 2)[0] }
+	pathA, pathB := strings.Split(a.parent, "/"), strings.Split(b.parent, "/")
+	shared := 0
+	for shared < min(len(pathA), len(pathB)) && pathA[shared] == pathB[shared] {
+		shared++
+	}
 	switch {
 	case a.index == b.index:
 		return nvml.TOPOLOGY_INTERNAL
-	case root(a) == root(b):
+	case shared > 1 && max(len(pathA), len(pathB)) <= shared+1:
+		return nvml.TOPOLOGY_SINGLE
+	case shared > 1:
+		return nvml.TOPOLOGY_MULTIPLE
+	case shared == 1 && a.parent != "":
 		return nvml.TOPOLOGY_HOSTBRIDGE
 	case a.numa == b.numa:
 		return nvml.TOPOLOGY_NODE

@@ -21,7 +21,10 @@ func (m *Machine) completeDevice(s *server.Server, index int) []string {
 	m.completeIdentity(d, g)
 	m.completeState(d)
 	m.completeTopology(d, g, s)
-	completeNVLink(d)
+	if !m.standIns {
+		completeCPUs(d, g)
+		completeNVLink(d)
+	}
 	completeEvents(d)
 	disableMIG(d)
 	return guard(&d.Device, g.state)
@@ -107,6 +110,10 @@ func (m *Machine) completeTopology(d *server.Device, g gpu, s *server.Server) {
 	d.GetMemoryAffinityFunc = func(nodes int, _ nvml.AffinityScope) ([]uint, nvml.Return) {
 		return bits(nodes, []int{g.numa})
 	}
+}
+
+// completeCPUs is for GPUs beside simulated CPUs.
+func completeCPUs(d *server.Device, g gpu) {
 	d.GetCpuAffinityFunc = func(cpus int) ([]uint, nvml.Return) {
 		return bits(cpus, cpusOf(g.numa))
 	}
@@ -131,7 +138,7 @@ func bits(size int, set []int) ([]uint, nvml.Return) {
 	}
 	mask := make([]uint, (size+strconv.IntSize-1)/strconv.IntSize)
 	for _, bit := range set {
-		if bit < size {
+		if bit >= 0 && bit < size {
 			mask[bit/strconv.IntSize] |= 1 << (bit % strconv.IntSize)
 		}
 	}

@@ -9,8 +9,12 @@ import (
 // WriteSysfs writes below root what such a machine shows below /sys: the PCI
 // tree with GPUs, NICs, their VFs, NVSwitches and the bridges between, the
 // network and RDMA classes, CPUs and NUMA nodes. Writing again mends what
-// differs. root must be empty or written by an earlier call.
+// differs. root must be empty or written by an earlier call. A machine that
+// [NewAt] made has nothing to write.
 func (m *Machine) WriteSysfs(root string) error {
+	if m.standIns {
+		return fmt.Errorf("writing the sysfs tree of a simulated %s: %w", m.model.name, errStandIns)
+	}
 	s := &sysfs{tree: tree{}, bridges: map[string]bool{}}
 	for _, g := range m.gpus {
 		s.addGPU(m.model, g)
