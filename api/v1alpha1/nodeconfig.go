@@ -13,6 +13,25 @@ type NodeConfig struct {
 	SRIOV   SRIOVConfig   `json:"sriov,omitempty"`
 	Pairing PairingConfig `json:"pairing,omitempty"`
 	NCCL    NCCLConfig    `json:"nccl,omitempty"`
+	Managed ManagedConfig `json:"managed,omitempty"`
+}
+
+// ManagedConfig says which of the node's devices this project's controller gives
+// to claims. All others are kube-scheduler's.
+type ManagedConfig struct {
+	// Kinds are the kinds of devices that the controller gives: gpu, gpu-vf and
+	// vf. Devices that share something always have the same allocator, so each
+	// kind takes along those that share with it. None means that kube-scheduler
+	// gives everything.
+	Kinds []string `json:"kinds,omitempty"`
+	// NodeSelector are labels, each with its value, that the Node must have for
+	// Kinds to count. Empty: they count on every node that has this
+	// configuration.
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// Settle is how long a device whose allocator changes is given to nobody, so
+	// that what the former allocator has decided and not written yet is written
+	// by then: a duration such as "30s", which is the default. The least is 1s.
+	Settle string `json:"settle,omitempty"`
 }
 
 // PairingConfig says which GPUs are also given together with a VF of the NIC

@@ -16,6 +16,7 @@ func nodeConfig(selectors ...VFSelector) *NodeConfig {
 		TypeMeta: metav1.TypeMeta{APIVersion: "resource.eks-hybrid-dra/v1alpha1", Kind: "NodeConfig"},
 		SRIOV:    SRIOVConfig{Selectors: selectors},
 		Pairing:  PairingConfig{LeastAlignment: "NODE"},
+		Managed:  ManagedConfig{Settle: "30s"},
 	}
 }
 
@@ -56,6 +57,17 @@ sriov:
 				TypeMeta: nodeConfig().TypeMeta,
 				Pairing:  PairingConfig{LeastAlignment: "PXB", Pairs: []GPUNICPair{{GPU: "0000:1b:00.0", NIC: "0000:18:00.0"}, {GPU: "0000:43:00.0"}}},
 				NCCL:     NCCLConfig{SetIBHCA: true},
+				Managed:  ManagedConfig{Settle: "30s"},
+			},
+		},
+		"managed": {
+			nodeHead + "managed: {kinds: [gpu-vf, gpu], nodeSelector: {example.com/allocator: controller, bare: ''}, settle: 1m30s}",
+			&NodeConfig{
+				TypeMeta: nodeConfig().TypeMeta,
+				Pairing:  PairingConfig{LeastAlignment: "NODE"},
+				Managed: ManagedConfig{
+					Kinds: []string{"gpu-vf", "gpu"}, NodeSelector: map[string]string{"example.com/allocator": "controller", "bare": ""}, Settle: "1m30s",
+				},
 			},
 		},
 	} {
@@ -117,6 +129,15 @@ func TestRefuseNodeConfig(t *testing.T) {
 		"NIC of a pair":      {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0', nic: mlx5_0}]}", []string{`pairing.pairs[0].nic: Invalid value: "mlx5_0"`}},
 		"GPU in two pairs":   {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0'}, {gpu: '0000:1B:00.0', nic: '0000:18:00.0'}]}", []string{`pairing.pairs[1].gpu: Invalid value: "0000:1b:00.0": pairing.pairs[0] has decided`}},
 		"mtu":                {one(`mtu: 1`), []string{`sriov.selectors[0].mtu: Invalid value: 1`}},
+		"managed kind":       {nodeHead + "managed: {kinds: [gpu, mig]}", []string{`managed.kinds[1]: Unsupported value: "mig"`, `"gpu", "gpu-vf", "vf"`}},
+		"managed kind twice": {nodeHead + "managed: {kinds: [vf, vf]}", []string{`managed.kinds[1]: Duplicate value: "vf"`}},
+		"label key":          {nodeHead + "managed: {kinds: [gpu], nodeSelector: {'a b': c}}", []string{`managed.nodeSelector: Invalid value: "a b"`}},
+		"label value":        {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: 'b c'}}", []string{`managed.nodeSelector[a]: Invalid value: "b c"`}},
+		"label expression":   {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: [b, c]}}", []string{"managed.nodeSelector"}},
+		"no settling":        {nodeHead + "managed: {settle: 0s}", []string{`managed.settle: Invalid value: "0s": want 1s to 1h0m0s`, "same moment"}},
+		"long settling":      {nodeHead + "managed: {settle: 61m}", []string{`managed.settle: Invalid value: "61m": want 1s to 1h0m0s`}},
+		"settling, no unit":  {nodeHead + "managed: {settle: '30'}", []string{`managed.settle: Invalid value: "30"`, "such as 30s"}},
+		"managed, misspelt":  {nodeHead + "managed: {kind: [gpu]}", []string{`unknown field "managed.kind"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := DecodeNodeConfig([]byte(test.raw))
@@ -140,6 +161,7 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 			RDMA: ptr.To(true), NumVFs: ptr.To(1), MTU: ptr.To(1),
 		})
 		c.Pairing.Pairs = []GPUNICPair{{GPU: "a", NIC: "a"}}
+		c.Managed.Kinds, c.Managed.NodeSelector = []string{"a"}, map[string]string{"a": "a"}
 		return c
 	}
 	original := full()
@@ -153,6 +175,7 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 	}
 	*s.RDMA, *s.NumVFs, *s.MTU = false, 2, 2
 	copied.Pairing.Pairs[0] = GPUNICPair{GPU: "b"}
+	copied.Managed.Kinds[0], copied.Managed.NodeSelector["a"] = "b", "b"
 	if diff := cmp.Diff(full(), original); diff != "" {
 		t.Errorf("changing the copy changed the original (-before +after):\n%s", diff)
 	}

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -33,6 +34,9 @@ func (c *NodeConfig) Default() {
 		p := &c.Pairing.Pairs[i]
 		p.GPU, p.NIC = strings.ToLower(p.GPU), strings.ToLower(p.NIC)
 	}
+	if c.Managed.Settle == "" {
+		c.Managed.Settle = defaultSettle.String()
+	}
 }
 
 // Validate returns an error that names every field with a wrong value.
@@ -44,6 +48,7 @@ func (c *NodeConfig) Validate() error {
 	}
 	errs = append(errs, c.SRIOV.validateNumbers(path)...)
 	errs = append(errs, c.Pairing.validate(field.NewPath("pairing"))...)
+	errs = append(errs, c.Managed.validate(field.NewPath("managed"))...)
 	return errs.ToAggregate()
 }
 
@@ -54,6 +59,7 @@ func (c *NodeConfig) DeepCopyObject() runtime.Object {
 	}
 	out := *c
 	out.Pairing.Pairs = slices.Clone(c.Pairing.Pairs)
+	out.Managed.Kinds, out.Managed.NodeSelector = slices.Clone(c.Managed.Kinds), maps.Clone(c.Managed.NodeSelector)
 	out.SRIOV.Selectors = slices.Clone(c.SRIOV.Selectors)
 	for i := range out.SRIOV.Selectors {
 		s := &out.SRIOV.Selectors[i]

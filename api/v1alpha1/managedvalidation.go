@@ -1,0 +1,63 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	// defaultSettle is well above what a scheduler takes from the choice of a
+	// device to the write of it.
+	defaultSettle = 30 * time.Second
+	minSettle     = time.Second
+	maxSettle     = time.Hour
+)
+
+// managedKinds are the values of managed.kinds.
+func managedKinds() []string { return []string{"gpu", "gpu-vf", "vf"} }
+
+// SettleTime returns [ManagedConfig.Settle] as a duration. One that was left out
+// is the default.
+func (c *ManagedConfig) SettleTime() (time.Duration, error) {
+	if c.Settle == "" {
+		return defaultSettle, nil
+	}
+	return time.ParseDuration(c.Settle)
+}
+
+func (c *ManagedConfig) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, kind := range c.Kinds {
+		switch {
+		case !slices.Contains(managedKinds(), kind):
+			errs = append(errs, field.NotSupported(path.Child("kinds").Index(i), kind, managedKinds()))
+		case slices.Contains(c.Kinds[:i], kind):
+			errs = append(errs, field.Duplicate(path.Child("kinds").Index(i), kind))
+		}
+	}
+	selector := path.Child("nodeSelector")
+	for _, key := range slices.Sorted(maps.Keys(c.NodeSelector)) {
+		if problems := validation.IsQualifiedName(key); len(problems) > 0 {
+			errs = append(errs, field.Invalid(selector, key, "want the key of a label: "+strings.Join(problems, "; ")))
+		}
+		value := c.NodeSelector[key]
+		if problems := validation.IsValidLabelValue(value); len(problems) > 0 {
+			errs = append(errs, field.Invalid(selector.Key(key), value, "want the value of a label: "+strings.Join(problems, "; ")))
+		}
+	}
+	settle, err := c.SettleTime()
+	switch {
+	case err != nil:
+		errs = append(errs, field.Invalid(path.Child("settle"), c.Settle, "want a duration with its unit, such as 30s"))
+	case settle < minSettle || settle > maxSettle:
+		errs = append(errs, field.Invalid(path.Child("settle"), c.Settle, fmt.Sprintf(
+			"want %s to %s: with none, both allocators could give a device at the same moment", minSettle, maxSettle)))
+	}
+	return errs
+}
