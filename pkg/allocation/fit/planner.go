@@ -1,0 +1,85 @@
+package fit
+
+import (
+	"context"
+	"errors"
+
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
+)
+
+// ErrNoFit is wrapped by the errors that say that nothing fits now. They say in
+// one sentence why, and the caller tries again when devices or nodes change.
+// Errors that do not wrap it are about the claim itself, such as a selector that
+// does not compile, or the context's.
+var ErrNoFit = errors.New("nothing fits")
+
+// Ask is what is to be placed.
+type Ask struct {
+	// Claims are the one claim, the claims of one pod, or the members of a gang.
+	// They are never changed. Claims that are allocated already are not for
+	// here.
+	Claims []*resourceapi.ResourceClaim
+	// Nodes tells which nodes may be used. Nil allows all.
+	Nodes func(*corev1.Node) bool
+	// NodesOf tells it for single members of a gang, besides Nodes. It must have
+	// no state: nodes are asked about once.
+	NodesOf map[types.UID]func(*corev1.Node) bool
+	// Avoid tells which nodes are tried only if no other fits. Nil avoids none.
+	// Nodes that are unschedulable or have a taint of effect NoSchedule or
+	// NoExecute are tried after those that are not, also without it: the pods
+	// that will come are not known here.
+	Avoid func(*corev1.Node) bool
+	// TopologyLabel is a label of nodes. If it is set, all members of a gang get
+	// nodes with the same value of it. Nodes without the label are not used.
+	TopologyLabel string
+}
+
+// Choice is what a claim is to be given.
+type Choice struct {
+	Claim types.UID
+	Node  string
+	// Allocation is as kube-scheduler would make it, without a timestamp.
+	Allocation resourceapi.AllocationResult
+	// Why is one sentence for an event.
+	Why string
+}
+
+// Planner chooses. It is safe for concurrent use; but two plans that are made
+// before the first has been assumed by the fleet may give out the same device,
+// which [fleet.Fleet.Assume] then refuses.
+type Planner struct {
+	fleet *fleet.Fleet
+	*evaluator
+}
+
+// New returns a planner for a fleet.
+func New(f *fleet.Fleet) *Planner {
+	return &Planner{fleet: f, evaluator: newEvaluator()}
+}
+
+// One chooses for a single claim. It fails with [ErrNoFit] if nothing fits.
+func (p *Planner) One(ctx context.Context, ask Ask) (Choice, error) {
+	choices, err := p.Together(ctx, ask)
+	if err != nil {
+		return Choice{}, err
+	}
+	return choices[0], nil
+}
+
+// Together chooses one node for all the claims, such as those of one pod. The
+// choices are in the order of the claims. It fails with [ErrNoFit] if no single
+// node has what they all need.
+func (p *Planner) Together(ctx context.Context, ask Ask) ([]Choice, error) {
+	return p.together(ctx, p.fleet.View(), ask)
+}
+
+// Gang chooses for all the claims, each on a node of its own or several on one,
+// so that they are on few nodes and few NUMA nodes. The choices are in the order
+// of the claims. It fails with [ErrNoFit] if not all of them can be placed.
+func (p *Planner) Gang(ctx context.Context, ask Ask) ([]Choice, error) {
+	return p.gang(ctx, p.fleet.View(), ask)
+}
