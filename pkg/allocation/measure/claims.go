@@ -69,11 +69,10 @@ func (m *Metrics) allocated(before, claim *resourceapi.ResourceClaim) {
 	default:
 		seconds = m.clock.Since(waited.since).Seconds()
 	}
-	asked := classes.Of(&claim.Spec)
-	if !m.ours(asked) && !m.holdsOurs(claim) {
+	l, ours := m.labelsOf(m.fleet.View(), classes.Of(&claim.Spec))
+	if !ours && !m.holdsOurs(claim) {
 		return
 	}
-	l := m.labelsOf(asked)
 	m.durations.WithLabelValues(l.class, l.kind, l.allocator).Observe(max(0, seconds))
 }
 
@@ -95,6 +94,6 @@ func (m *Metrics) old(claim *resourceapi.ResourceClaim) bool {
 // holdsOurs tells whether a claim was given devices of this driver.
 func (m *Metrics) holdsOurs(claim *resourceapi.ResourceClaim) bool {
 	return slices.ContainsFunc(claim.Status.Allocation.Devices.Results, func(r resourceapi.DeviceRequestAllocationResult) bool {
-		return r.Driver == m.driver
+		return r.Driver == m.fleet.DriverName()
 	})
 }

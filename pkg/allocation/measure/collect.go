@@ -1,9 +1,12 @@
 package measure
 
 import (
+	"cmp"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/classes"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 )
 
 // Describe implements [prometheus.Collector].
@@ -27,11 +30,27 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	for l, n := range m.pendingByLabels() {
 		to <- prometheus.MustNewConstMetric(m.pending, prometheus.GaugeValue, float64(n), l.class, l.kind, l.allocator)
 	}
-	m.fleet.Usage(func(node, kind string, taken, devices int) {
-		if devices > 0 {
-			to <- prometheus.MustNewConstMetric(m.usage, prometheus.GaugeValue, float64(taken)/float64(devices), node, kind)
+	for _, node := range m.fleet.View().Nodes() {
+		for kind, ratio := range usageOf(node) {
+			to <- prometheus.MustNewConstMetric(m.usage, prometheus.GaugeValue, ratio, node.Name, kind)
 		}
-	})
+	}
+}
+
+// usageOf returns for each kind which part of a node's devices cannot be given
+// any more, whoever gives them.
+func usageOf(node *fleet.Node) map[string]float64 {
+	devices, free := map[string]int{}, map[string]int{}
+	for _, u := range node.Usage() {
+		kind := cmp.Or(string(u.Kind), classes.KindMixed)
+		devices[kind] += u.Total
+		free[kind] += u.Free
+	}
+	ratios := map[string]float64{}
+	for kind, n := range devices {
+		ratios[kind] = 1 - float64(free[kind])/float64(n)
+	}
+	return ratios
 }
 
 func (m *Metrics) pendingByLabels() map[labels]int {
@@ -41,9 +60,10 @@ func (m *Metrics) pendingByLabels() map[labels]int {
 	for l := range m.shown {
 		pending[l] = 0
 	}
+	view := m.fleet.View()
 	for _, w := range m.waiting {
-		if m.ours(w.asked) {
-			pending[m.labelsOf(w.asked)]++
+		if l, ours := m.labelsOf(view, w.asked); ours {
+			pending[l]++
 		}
 	}
 	for l := range pending {
@@ -70,12 +90,12 @@ func (m *Metrics) ClassGone(name string) {
 type labels struct{ class, kind, allocator string }
 
 // labelsOf returns the labels of a claim by the first class of this driver that
-// it asks for.
-func (m *Metrics) labelsOf(asked []classes.Asked) labels {
+// it asks for, and whether there is one.
+func (m *Metrics) labelsOf(view *fleet.View, asked []classes.Asked) (labels, bool) {
 	l := labels{class: ClassOther, kind: classes.KindMixed, allocator: AllocatorScheduler}
 	found := false
 	for _, a := range asked {
-		class := m.classes.Read(m.fleet.Class(a.Class))
+		class := m.class(view, a.Class)
 		switch {
 		case !class.Ours:
 		case !found:
@@ -88,5 +108,13 @@ func (m *Metrics) labelsOf(asked []classes.Asked) labels {
 			l.kind = classes.KindMixed
 		}
 	}
-	return l
+	return l, found
+}
+
+func (m *Metrics) class(view *fleet.View, name string) classes.Class {
+	class, err := view.Get(name)
+	if err != nil {
+		return classes.Class{}
+	}
+	return m.classes.Read(class)
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/classes"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 )
 
 // Values of labels.
@@ -27,20 +28,10 @@ const (
 	ClassOther = "other"
 )
 
-// Fleet is what must be known of the cluster beside claims.
-type Fleet interface {
-	// Class returns the DeviceClass, or nil if there is none.
-	Class(name string) *resourceapi.DeviceClass
-	// Usage calls f for each node and kind of device of this driver with how
-	// many of the node's devices nobody can be given any more, because they or
-	// what they consist of are given, and how many devices there are.
-	Usage(f func(node, kind string, taken, devices int))
-}
-
 // Options are what [New] needs.
 type Options struct {
-	Fleet      Fleet
-	DriverName string
+	// Fleet has what must be known of the cluster beside claims.
+	Fleet *fleet.Fleet
 	// Clock is the real one if it is nil.
 	Clock clock.PassiveClock
 }
@@ -50,8 +41,7 @@ type Options struct {
 // has returned. It is told of claims all the while. It is safe for concurrent
 // use.
 type Metrics struct {
-	fleet   Fleet
-	driver  string
+	fleet   *fleet.Fleet
 	clock   clock.PassiveClock
 	classes *classes.Reader
 	born    time.Time
@@ -84,7 +74,7 @@ func New(registry prometheus.Registerer, options Options) (*Metrics, error) {
 	}
 	ofClaims := []string{"device_class", "kind", "allocator"}
 	m := &Metrics{
-		fleet: options.Fleet, driver: options.DriverName, clock: options.Clock, classes: classes.NewReader(options.DriverName),
+		fleet: options.Fleet, clock: options.Clock, classes: classes.NewReader(options.Fleet.DriverName()),
 		born:    options.Clock.Now(),
 		waiting: map[types.UID]*waiting{}, shown: map[labels]bool{},
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -131,7 +121,7 @@ func (m *Metrics) Failed(claim *resourceapi.ResourceClaim, reason Reason) {
 	if !slices.Contains(Reasons(), reason) {
 		reason = ReasonOther
 	}
-	l := m.labelsOf(classes.Of(&claim.Spec))
+	l, _ := m.labelsOf(m.fleet.View(), classes.Of(&claim.Spec))
 	m.errors.WithLabelValues(string(reason), l.class, l.kind, l.allocator).Inc()
 }
 
@@ -149,9 +139,4 @@ func (m *Metrics) WriteFailed(claim *resourceapi.ResourceClaim, err error) {
 		reason = ReasonForbidden
 	}
 	m.Failed(claim, reason)
-}
-
-// ours tells whether a claim asks for a class of this driver.
-func (m *Metrics) ours(asked []classes.Asked) bool {
-	return slices.ContainsFunc(asked, func(a classes.Asked) bool { return m.classes.Read(m.fleet.Class(a.Class)).Ours })
 }
