@@ -28,6 +28,7 @@ func programs(ctx context.Context, module string) ([]program.Program, error) {
 		// Installed on the host. Without a version, so that it changes only when
 		// its code does.
 		{Name: "attach-hook", Package: "./cmd/attach-hook", Linkage: program.Pure},
+		{Name: "registry-trust", Package: "./cmd/registry-trust", Linkage: program.Pure, Variables: ours},
 		// Opens the driver's libnvidia-ml.so.1.
 		{Name: "kubelet-plugin", Package: "./cmd/kubelet-plugin", Linkage: program.Dynamic, Variables: ours},
 	}, nil

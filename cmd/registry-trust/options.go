@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// shortest is the shortest pause between two rounds.
+const shortest = time.Second
+
+type options struct {
+	certsDir    string
+	httpAddress string
+
+	configDir        string
+	containerdConfig string
+	interval, retry  time.Duration
+	nodeName         string
+	kubeconfig       string
+
+	stay bool
+}
+
+func defaultOptions() *options {
+	return &options{
+		certsDir:         "/etc/containerd/certs.d",
+		httpAddress:      ":9466",
+		configDir:        "/etc/registry-trust",
+		containerdConfig: "/etc/containerd/config.toml",
+		interval:         10 * time.Minute,
+		retry:            30 * time.Second,
+		nodeName:         os.Getenv("NODE_NAME"),
+	}
+}
+
+// addCommonFlags are for all commands.
+func (o *options) addCommonFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.certsDir, "certs-dir", o.certsDir, "containerd's folder with the settings of registries, the same path on the host and here")
+	flags.StringVar(&o.httpAddress, "http-address", o.httpAddress, "address that serves /metrics, /healthz and /readyz; empty: none")
+}
+
+func (o *options) addRunFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.configDir, "config-dir", o.configDir, "folder in which the ConfigMap or Secret with registries.yaml and the certificates is mounted")
+	flags.StringVar(&o.containerdConfig, "containerd-config", o.containerdConfig, "containerd's configuration, the same path on the host and here; only read, to see whether containerd looks into --certs-dir; empty: not looked at")
+	flags.DurationVar(&o.interval, "interval", o.interval, "how long after one check of everything the next one begins; changes of the configuration are seen at once")
+	flags.DurationVar(&o.retry, "retry", o.retry, "the same as --interval while there is a problem")
+	flags.StringVar(&o.nodeName, "node-name", o.nodeName, "name of this node in the cluster (default: $NODE_NAME)")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig file; empty: the pod's service account")
+}
+
+func (o *options) addRemoveFlags(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.stay, "stay", o.stay, "stay, and be ready, after everything is removed, so that a DaemonSet that runs this shows when all nodes are done")
+}
+
+// validate names every flag with a wrong value.
+func (o *options) validate() error {
+	var errs []error
+	for flag, path := range map[string]string{"--certs-dir": o.certsDir, "--config-dir": o.configDir} {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("%s %q: want an absolute path", flag, path))
+		}
+	}
+	if o.containerdConfig != "" && !filepath.IsAbs(o.containerdConfig) {
+		errs = append(errs, fmt.Errorf("--containerd-config %q: want an absolute path, or nothing", o.containerdConfig))
+	}
+	for flag, value := range map[string]time.Duration{"--interval": o.interval, "--retry": o.retry} {
+		if value < shortest {
+			errs = append(errs, fmt.Errorf("%s %s: want at least %s", flag, value, shortest))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *options) validateRun() error {
+	err := o.validate()
+	if o.nodeName == "" {
+		err = errors.Join(err, errors.New("--node-name is empty: set it, or NODE_NAME, to the name of this node in the cluster"))
+	}
+	return err
+}

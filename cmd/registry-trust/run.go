@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust"
+)
+
+func run(ctx context.Context, o *options) error {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("node", o.nodeName))
+	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion)
+	client, err := o.client()
+	if err != nil {
+		return err
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+
+	registry, err := newRegistry()
+	if err != nil {
+		return err
+	}
+	metrics, err := registrytrust.NewMetrics(registry)
+	if err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	agent := registrytrust.New(registrytrust.Options{
+		ConfigDir:        o.configDir,
+		CertsDir:         o.certsDir,
+		ContainerdConfig: o.containerdConfig,
+		Interval:         o.interval,
+		Retry:            o.retry,
+		NodeName:         o.nodeName,
+		Events:           broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "registry-trust", Host: o.nodeName}),
+		Metrics:          metrics,
+	})
+	return o.serve(ctx, registry, agent.Healthy, agent.Ready, agent.Run)
+}
+
+// remove removes what was written, and then waits for its end if it is told to.
+func remove(ctx context.Context, o *options) error {
+	if err := registrytrust.Remove(ctx, o.certsDir); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Nothing is left of what registry-trust has written", "certsDir", o.certsDir)
+	if !o.stay {
+		return nil
+	}
+	registry, err := newRegistry()
+	if err != nil {
+		return err
+	}
+	fine := func(context.Context) error { return nil }
+	return o.serve(ctx, registry, fine, fine, func(ctx context.Context) { <-ctx.Done() })
+}
+
+// serve runs work and the HTTP endpoints; when one ends, so does the other.
+func (o *options) serve(ctx context.Context, registry *prometheus.Registry, healthy, ready monitoring.Check, work func(context.Context)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg      sync.WaitGroup
+		httpErr error
+	)
+	if o.httpAddress != "" {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.httpAddress)
+		if err != nil {
+			return fmt.Errorf("--http-address %q: %w", o.httpAddress, err)
+		}
+		wg.Go(func() {
+			defer cancel()
+			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, healthy, ready))
+		})
+	}
+	work(ctx)
+	cancel()
+	wg.Wait()
+	return httpErr
+}
+
+func newRegistry() (*prometheus.Registry, error) {
+	registry := prometheus.NewRegistry()
+	err := errors.Join(
+		registry.Register(collectors.NewGoCollector()),
+		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return registry, nil
+}
+
+// client is for events.
+func (o *options) client() (kubernetes.Interface, error) {
+	config, err := o.clientConfig()
+	if err != nil {
+		return nil, err
+	}
+	client, err := kubernetes.NewForConfig(rest.AddUserAgent(config, "registry-trust"))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	return client, nil
+}
+
+func (o *options) clientConfig() (*rest.Config, error) {
+	if o.kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("connect as the pod's service account: %w: outside a pod set --kubeconfig", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
+	}
+	return config, nil
+}
