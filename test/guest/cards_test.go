@@ -28,6 +28,8 @@ func cards() []card {
 const (
 	// allVFs is how many the cards have together.
 	allVFs = 10
+	// allGPUs is how many PCI functions stand in for a GPU.
+	allGPUs = 3
 	// A VF behind the switch, and one in a root port, where it has an IOMMU group
 	// of its own.
 	switchedVF, rootedVF = "0000:43:10.0", "0000:81:10.0"
@@ -45,6 +47,13 @@ func (c card) vf(index int) string {
 // published returns the VFs in the API, by address.
 func (s *space) published() map[string]resourceapi.Device {
 	s.t.Helper()
+	return s.publishedOf("vf")
+}
+
+// publishedOf returns the devices of a type in the API, by address. That of a
+// pair is its GPU's.
+func (s *space) publishedOf(kind string) map[string]resourceapi.Device {
+	s.t.Helper()
 	list, err := world.Slices(s.ctx)
 	if err != nil {
 		s.t.Fatal(err)
@@ -52,28 +61,32 @@ func (s *space) published() map[string]resourceapi.Device {
 	devices := map[string]resourceapi.Device{}
 	for _, slice := range list {
 		for _, device := range slice.Spec.Devices {
-			devices[value(device, "resource.kubernetes.io/pciBusID")] = device
+			if value(device, "type") == kind {
+				devices[value(device, "resource.kubernetes.io/pciBusID")] = device
+			}
 		}
 	}
 	return devices
 }
 
-// waitPublished returns the VFs once the API has all of them, free of taints.
-func (s *space) waitPublished() (devices map[string]resourceapi.Device) {
+// waitPublished returns the VFs once the API has all devices, free of taints.
+func (s *space) waitPublished() map[string]resourceapi.Device {
 	s.t.Helper()
 	s.until("published", func() error {
-		devices = s.published()
-		if len(devices) != allVFs {
-			return fmt.Errorf("%d VFs are published, want %d", len(devices), allVFs)
-		}
-		for _, device := range devices {
-			if len(device.Taints) > 0 {
-				return fmt.Errorf("device %s has taints %+v", device.Name, device.Taints)
+		for kind, want := range map[string]int{"vf": allVFs, "gpu": allGPUs, "gpu-vf": allGPUs} {
+			devices := s.publishedOf(kind)
+			if len(devices) != want {
+				return fmt.Errorf("%d devices of type %s are published, want %d", len(devices), kind, want)
+			}
+			for _, device := range devices {
+				if len(device.Taints) > 0 {
+					return fmt.Errorf("device %s has taints %+v", device.Name, device.Taints)
+				}
 			}
 		}
 		return nil
 	})
-	return devices
+	return s.published()
 }
 
 // value is an attribute as text, empty where there is none.

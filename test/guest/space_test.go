@@ -79,8 +79,17 @@ func (s *space) clear() {
 // vfs asks for VFs that all expressions accept, each with the given fields of a
 // VfConfig, as JSON without the braces around.
 func vfs(count int64, fields string, expressions ...string) resourceapi.ResourceClaimSpec {
+	return claimOf("vf.eks-hybrid-dra", count, fields, expressions...)
+}
+
+// pairs asks for GPUs, each with the VF beside it.
+func pairs(count int64, fields string) resourceapi.ResourceClaimSpec {
+	return claimOf("gpu-vf.eks-hybrid-dra", count, fields)
+}
+
+func claimOf(class string, count int64, fields string, expressions ...string) resourceapi.ResourceClaimSpec {
 	request := resourceapi.ExactDeviceRequest{
-		DeviceClassName: "vf.eks-hybrid-dra", AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: count,
+		DeviceClassName: class, AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: count,
 	}
 	for _, expression := range expressions {
 		request.Selectors = append(request.Selectors, resourceapi.DeviceSelector{CEL: &resourceapi.CELDeviceSelector{Expression: expression}})

@@ -7,7 +7,7 @@ const recipe = "2"
 func programs() []string {
 	return []string{
 		"usr/bin/dash", "usr/bin/kmod", "usr/bin/lspci", "usr/bin/setpci", "usr/bin/mount", "usr/bin/umount", "usr/bin/ping",
-		"usr/sbin/ip", "usr/sbin/bridge", "usr/sbin/ethtool", "usr/sbin/nft", "usr/bin/rdma",
+		"usr/sbin/ip", "usr/sbin/bridge", "usr/sbin/ethtool", "usr/sbin/nft", "usr/sbin/ldconfig", "usr/bin/rdma",
 	}
 }
 

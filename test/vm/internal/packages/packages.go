@@ -35,6 +35,8 @@ func Packages() []string {
 		// The guest.
 		"linux-image-amd64", "busybox-static", "dash", "kmod", "pciutils", "ethtool", "iproute2", "iputils-ping",
 		"mount", "util-linux", "nftables",
+		// It has ldconfig, which NVIDIA's CDI hook borrows from the host.
+		"libc-bin",
 		// The links /bin, /lib and so on of a merged /usr.
 		"base-files",
 	}
