@@ -90,6 +90,7 @@ test-guest: cluster image workload ## Run the tests that need real SR-IOV, in a 
 	@$(step) "tests straight in the guest" go run ./test/vm test -- -v \
 		-run "^($$($(in_guest) | xargs sed -nE 's/^func (Test[A-Za-z0-9_]*)\(.*/\1/p' | paste -sd '|'))\$$" $(TESTARGS) \
 		$$($(in_guest) | xargs -n 1 dirname | sort -u)
+	@$(step) "the guest as a node" env $(on_cluster) go test -tags vm -count=1 -timeout 10m -v $(TESTARGS) ./test/vm/node
 	@$(step) "tests of a node in the guest" env $(on_cluster) go test -count=1 -timeout 30m -v $(TESTARGS) ./test/guest/...
 
 .PHONY: soak

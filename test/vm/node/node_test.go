@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/machine"
 )
 
@@ -35,12 +37,23 @@ func program(t *testing.T) string {
 	return path
 }
 
-// cluster brings up a cluster for the time of the test.
-func cluster(t *testing.T, name string) Options {
+// cluster brings up a cluster for the time of the test. Its name follows that of
+// test/guest, so that two runs on one machine do not share theirs.
+func cluster(t *testing.T) Options {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("a cluster needs root")
 	}
+	name := cmp.Or(os.Getenv("GUEST_CLUSTER"), "guest") + "-node"
+	unlock, err := harness.Lock(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unlock(); err != nil {
+			t.Error(err)
+		}
+	})
 	o := Options{Cluster: name, ClusterProgram: program(t), Machine: machine.Options{Name: name, Out: os.Stdout}}
 	order := func(ctx context.Context, order string) error {
 		cmd := exec.CommandContext(ctx, o.ClusterProgram, order, "--name", name)
@@ -97,7 +110,7 @@ func guest(t *testing.T, n *Node, args ...string) string {
 }
 
 func TestTheGuestIsANode(t *testing.T) {
-	n, err := Join(t.Context(), cluster(t, "vm-node"))
+	n, err := Join(t.Context(), cluster(t))
 	if err != nil {
 		t.Fatal(err)
 	}
