@@ -64,6 +64,7 @@ func run(ctx context.Context, o *options) error {
 		Processes:    podprocs.New(o.procfs()),
 		Families:     families,
 		Pairs:        joined,
+		Managed:      config.Managed,
 		SetIBHCA:     config.NCCL.SetIBHCA,
 		Metrics:      metrics,
 		AttachHook:   o.attachHookPath(),

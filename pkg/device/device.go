@@ -50,7 +50,8 @@ type Device struct {
 	// that survives restarts, such as "pci-0000:1b:00.0". Devices that share
 	// one are never prepared for two claims at once. It is never empty.
 	Occupies []string
-	// Attributes and Capacity are published as they are. At most 32 together.
+	// Attributes and Capacity are published as they are. At most 31 together: the
+	// API allows 32, and [AttributeAllocator] may be added.
 	Attributes map[resourceapi.QualifiedName]resourceapi.DeviceAttribute
 	Capacity   map[resourceapi.QualifiedName]resourceapi.DeviceCapacity
 	// Place is where the device sits, for devices that are better used together

@@ -10,6 +10,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/managed"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 )
 
@@ -28,6 +29,10 @@ func (d owned) owner() string {
 type pool struct {
 	devices  []owned
 	counters []resourceapi.CounterSet
+	// managed tells that some of the devices need the taint of devices that are
+	// not kube-scheduler's, and allocators which do.
+	managed    bool
+	allocators map[string]managed.Allocator
 }
 
 // pool returns the content of the node's pool, in order.

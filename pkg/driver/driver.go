@@ -62,6 +62,8 @@ type Options struct {
 	Families []Family
 	// Pairs says which GPUs are given together with a VF. Nil means none.
 	Pairs *pairs.Options
+	// Managed says which devices the controller gives to claims.
+	Managed v1alpha1.ManagedConfig
 	// SetIBHCA tells NCCL in containers which RDMA devices to use.
 	SetIBHCA bool
 	Metrics  *Metrics
@@ -96,6 +98,7 @@ type Driver struct {
 	recovery  recovery
 	tainting  *feature
 	counting  *feature
+	handovers *handovers
 	// rejoin tells that claims have got or given back parts of composites.
 	rejoin signal
 	// republish tells that the slices are to be written anew though the
@@ -145,6 +148,10 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 	if err := os.MkdirAll(options.DataDir, 0o750); err != nil {
 		return nil, fmt.Errorf("create the plugin's data folder: %w", err)
 	}
+	owners, err := newHandovers(options)
+	if err != nil {
+		return nil, err
+	}
 	store, err := claimstore.Open(ctx, options.DataDir)
 	if err != nil {
 		return nil, err
@@ -158,6 +165,7 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
 		tainting:  newTainting(),
 		counting:  newCounting(),
+		handovers: owners,
 		used:      newSignal(),
 		rejoin:    newSignal(),
 		republish: newSignal(),
@@ -192,7 +200,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	defer func() {
 		d.calls.Lock()
 		defer d.calls.Unlock()
-		err = errors.Join(err, d.store.Close())
+		err = errors.Join(err, d.store.Close(), d.handovers.Close())
 	}()
 	stop := ctx
 	ctx, d.fatal = context.WithCancelCause(ctx)
@@ -248,6 +256,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	}
 	wg.Go(func() { d.releaseAbandoned(ctx, d.options.AbandonedInterval) })
 	wg.Go(func() { giveMemoryBack(ctx, d.used) })
+	wg.Go(func() { d.handovers.labels.follow(ctx, d.republish.send) })
 	if err := d.publishOnChange(ctx, helper, changed, registered); err != nil && stop.Err() == nil {
 		return err
 	}
@@ -259,6 +268,9 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Helper, changed, registered signal) error {
 	restore := newRestoring()
 	defer restore.ticker.Stop()
+	handover := time.NewTimer(0)
+	defer handover.Stop()
+	handover.Stop()
 	first := true
 	for {
 		select {
@@ -269,6 +281,7 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 			continue
 		case <-restore.ticker.C:
 			restore.tick()
+		case <-handover.C:
 		case <-d.republish:
 		case <-d.rejoin:
 			if !d.inventory.rejoin(ctx) {
@@ -284,26 +297,42 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 			klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(d.inventory.devices()))
 			d.status.publishing()
 		}
-		if err := d.publish(ctx, helper); err != nil {
+		next, err := d.publish(ctx, helper)
+		if err != nil {
 			return err
+		}
+		if next > 0 {
+			handover.Reset(next)
 		}
 	}
 }
 
 // publish hands what is to be published to the helper, which writes what has
-// changed.
-func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) error {
+// changed. It returns when devices that change their allocator are to be looked
+// after, and zero if none does.
+func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) (time.Duration, error) {
 	content := d.inventory.pool()
+	wanted, err := d.wantedAllocators(ctx, content)
+	if err != nil {
+		d.status.failed(err)
+		return 0, nil // until the next tick
+	}
+	content.managed = wanted.needTaints
 	kept, err := d.features(ctx, content)
 	if err != nil {
 		d.status.failed(err)
-		return nil // until the next tick
+		return 0, nil
+	}
+	var next time.Duration
+	if content.allocators, next, err = d.allocators(ctx, wanted, kept); err != nil {
+		d.status.failed(err)
+		return 0, nil
 	}
 	d.options.Metrics.withheld(content.devices, kept)
 	if err := helper.PublishResources(ctx, resources(d.pool, content, kept)); err != nil {
-		return fmt.Errorf("publish the devices: %w", err)
+		return 0, fmt.Errorf("publish the devices: %w", err)
 	}
-	return nil
+	return next, nil
 }
 
 // signal tells that something is due. Sending it again before it was received

@@ -154,6 +154,7 @@ type node struct {
 	// families are the GPUs alone if it is nil.
 	families   []Family
 	pairs      *pairs.Options
+	managed    v1alpha1.ManagedConfig
 	attachHook string
 	// registry has the metrics of the instance that was started last.
 	registry *prometheus.Registry
@@ -182,7 +183,7 @@ func (n *node) start() *Driver {
 		DriverName: testDriver, NodeName: testNode,
 		DataDir: filepath.Join(n.dir, "data"), RegistrarDir: filepath.Join(n.dir, "registry"), CDIDir: n.cdiDir(),
 		BootID: n.bootID, KubeClient: n.client, Processes: n.processes,
-		Families: families, Pairs: n.pairs, Metrics: metrics, ReleaseWait: n.wait, EndWait: n.wait, AttachHook: n.attachHook,
+		Families: families, Pairs: n.pairs, Managed: n.managed, Metrics: metrics, ReleaseWait: n.wait, EndWait: n.wait, AttachHook: n.attachHook,
 	})
 	if err != nil {
 		n.t.Fatal(err)

@@ -33,6 +33,7 @@ type Metrics struct {
 	withheldPairs    prometheus.Gauge
 	pairs            *prometheus.GaugeVec
 	publishErrors    prometheus.Counter
+	handovers        handoverMetrics
 }
 
 // NewMetrics registers the plugin's metrics.
@@ -85,6 +86,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 			Namespace: metricsNamespace, Name: "publish_errors_total",
 			Help: "Errors while writing ResourceSlices.",
 		}),
+		handovers: newHandoverMetrics(),
 	}
 	info := version.Get()
 	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -95,6 +97,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 		m.prepareSeconds, m.unprepareSeconds, m.publishedDevices,
 		m.discoveryErrors, m.faultyDevices,
 		m.unhealthyDevice, m.deviceProblems, m.withheldDevices, m.withheldPairs, m.pairs, m.publishErrors, build,
+		m.handovers.devices, m.handovers.total, m.handovers.unmanageable,
 	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err

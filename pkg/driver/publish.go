@@ -1,13 +1,17 @@
 package driver
 
 import (
+	"maps"
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
+	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/managed"
 )
 
 // devicesPerSlice is what a slice may hold once one of its devices has a taint.
@@ -41,7 +45,8 @@ func resources(name string, content pool, kept features) resourceslice.DriverRes
 			if absent[d.Name] {
 				continue
 			}
-			published := resourceapi.Device{Name: d.Name, Attributes: d.Attributes, Capacity: d.Capacity, Taints: d.taints()}
+			allocator := content.allocators[d.Name]
+			published := resourceapi.Device{Name: d.Name, Attributes: d.attributes(allocator), Capacity: d.Capacity, Taints: d.taints(allocator)}
 			if kept.counters {
 				published.ConsumesCounters = d.Consumes
 			}
@@ -72,13 +77,28 @@ func leftOut(devices []owned, kept features) map[string]bool {
 	return absent
 }
 
-// taints returns one taint for each of the device's problems. They differ in
-// their values only, so that one toleration of the key covers all.
+// attributes are the device's, and who gives it to claims if that is not
+// kube-scheduler.
+func (d owned) attributes(allocator managed.Allocator) map[resourceapi.QualifiedName]resourceapi.DeviceAttribute {
+	if allocator != managed.Controller {
+		return d.Attributes
+	}
+	all := maps.Clone(d.Attributes)
+	if all == nil {
+		all = map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{}
+	}
+	all[device.AttributeAllocator] = resourceapi.DeviceAttribute{StringValue: ptr.To(device.AllocatorController)}
+	return all
+}
+
+// taints returns the one that keeps kube-scheduler off, first, so that there is
+// always room for it, and one for each of the device's problems. The latter
+// differ in their values only, so that one toleration of the key covers all.
 //
 // A taint without a time gets that of the same taint in the API, if there is
 // one, or the present one.
-func (d owned) taints() []resourceapi.DeviceTaint {
-	var taints []resourceapi.DeviceTaint
+func (d owned) taints(allocator managed.Allocator) []resourceapi.DeviceTaint {
+	taints := managedTaints(allocator)
 	for _, p := range d.problems {
 		taint := resourceapi.DeviceTaint{
 			Key: v1alpha1.TaintUnhealthy, Value: p.Reason, Effect: resourceapi.DeviceTaintEffectNoSchedule,

@@ -25,8 +25,9 @@ const (
 // counterVF counts the VF of a pair in the set of its GPU.
 const counterVF = "vf"
 
-// maxAttributes is what the API allows of attributes and capacities together.
-const maxAttributes = resourceapi.ResourceSliceMaxAttributesAndCapacitiesPerDevice
+// maxAttributes is what the API allows of attributes and capacities together,
+// less one for [device.AttributeAllocator].
+const maxAttributes = resourceapi.ResourceSliceMaxAttributesAndCapacitiesPerDevice - 1
 
 func compositeName(gpu string) string { return gpu + "-vf" }
 

@@ -395,7 +395,7 @@ func TestAPairHasNotTooManyAttributes(t *testing.T) {
 	}
 	j := board(t).Join(find(1, 0).join(rich))
 	d := named(t, j, "gpu-0-vf")
-	if n := len(d.Attributes) + len(d.Capacity); n != 32 || d.Attributes["productName"].StringValue == nil {
-		t.Errorf("%d attributes and capacities, want 32 with all of the GPU's: %v", n, d.Attributes)
+	if n := len(d.Attributes) + len(d.Capacity); n != 31 || d.Attributes["productName"].StringValue == nil {
+		t.Errorf("%d attributes and capacities, want 31 with all of the GPU's: %v", n, d.Attributes)
 	}
 }
