@@ -3,6 +3,7 @@ package fit
 import (
 	"context"
 	"errors"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
@@ -53,12 +54,13 @@ type Choice struct {
 // which [fleet.Fleet.Assume] then refuses.
 type Planner struct {
 	fleet *fleet.Fleet
+	mu    sync.Mutex // guards what follows
 	*evaluator
 }
 
 // New returns a planner for a fleet.
 func New(f *fleet.Fleet) *Planner {
-	return &Planner{fleet: f, evaluator: newEvaluator()}
+	return &Planner{fleet: f, evaluator: newEvaluator(f.DriverName())}
 }
 
 // One chooses for a single claim. It fails with [ErrNoFit] if nothing fits.
@@ -74,6 +76,8 @@ func (p *Planner) One(ctx context.Context, ask Ask) (Choice, error) {
 // choices are in the order of the claims. It fails with [ErrNoFit] if no single
 // node has what they all need.
 func (p *Planner) Together(ctx context.Context, ask Ask) ([]Choice, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.together(ctx, p.fleet.View(), ask)
 }
 
@@ -81,5 +85,7 @@ func (p *Planner) Together(ctx context.Context, ask Ask) ([]Choice, error) {
 // so that they are on few nodes and few NUMA nodes. The choices are in the order
 // of the claims. It fails with [ErrNoFit] if not all of them can be placed.
 func (p *Planner) Gang(ctx context.Context, ask Ask) ([]Choice, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.gang(ctx, p.fleet.View(), ask)
 }

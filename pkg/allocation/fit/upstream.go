@@ -2,7 +2,6 @@ package fit
 
 import (
 	"context"
-	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -117,13 +116,13 @@ func (o offer) allocated(driver string) structured.AllocatedState {
 
 // allocate asks the allocator whether the claims can be given what is offered.
 // It returns nil if not.
-func (e *evaluator) allocate(ctx context.Context, s *situation, o offer, claims []*resourceapi.ResourceClaim) ([]resourceapi.AllocationResult, error) {
-	slicesOfNode := o.slices(s.driver)
-	allocator, err := structured.NewAllocator(ctx, features(), o.allocated(s.driver), s.view, slicesOfNode, e.cel)
+func (e *evaluator) allocate(ctx context.Context, view *fleet.View, o offer, claims []*resourceapi.ResourceClaim) ([]resourceapi.AllocationResult, error) {
+	slicesOfNode := o.slices(e.driver)
+	allocator, err := structured.NewAllocator(ctx, features(), o.allocated(e.driver), view, slicesOfNode, e.cel)
 	if err != nil {
 		return nil, err
 	}
-	results, err := allocator.Allocate(ctx, o.node.Object, slices.Clone(claims))
+	results, err := allocator.Allocate(ctx, o.node.Object, claims)
 	if err != nil || len(results) != len(claims) {
 		return nil, err
 	}

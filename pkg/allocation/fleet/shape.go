@@ -167,3 +167,7 @@ func newShape(parts []*part) (*Shape, error) {
 }
 
 func thousandths(q resource.Quantity) int64 { return q.MilliValue() }
+
+// ID is the same for pools of one shape, and for no others as long as the shape
+// is in use.
+func (s *Shape) ID() uint64 { return s.id }
