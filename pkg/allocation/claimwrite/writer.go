@@ -109,11 +109,10 @@ func (w *Writer) Free(ctx context.Context, claim *resourceapi.ResourceClaim, ann
 
 // WaitForPod notes on a claim that is not allocated that it has served its pods,
 // and waits for another.
-func (w *Writer) WaitForPod(ctx context.Context, claim *resourceapi.ResourceClaim) error {
+func (w *Writer) WaitForPod(ctx context.Context, claim *resourceapi.ResourceClaim) (*resourceapi.ResourceClaim, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	_, err := w.annotate(ctx, claim.DeepCopy(), AnnotationUsed, w.clock.Now().UTC().Format(time.RFC3339))
-	return err
+	return w.annotate(ctx, claim.DeepCopy(), AnnotationUsed, w.clock.Now().UTC().Format(time.RFC3339))
 }
 
 // WaitsForPod tells whether the claim is to be allocated only for a pod: it was

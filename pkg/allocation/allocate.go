@@ -1,0 +1,259 @@
+package allocation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/claimwrite"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/consumers"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fit"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
+)
+
+// allocate gives a claim its devices, and with it the other claims of its pods:
+// these are of use only on the same node.
+func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi.ResourceClaim) (reconcile.Result, error) {
+	if !c.wanted(claim) {
+		c.waiting.remove(r)
+		return reconcile.Result{}, c.noteUsed(ctx, claim)
+	}
+	together, complete := c.together(claim)
+	if !complete {
+		return reconcile.Result{}, nil // the pod's news bring it back
+	}
+	uids := uidsOf(together)
+	if !c.memory.seize(uids...) {
+		return reconcile.Result{}, nil // whoever is at it brings it back
+	}
+	defer c.lookAgain(claim.UID, together)
+	defer c.memory.release(uids...)
+	choices, err := c.choose(func() ([]fit.Choice, error) {
+		ask, err := c.ask(klog.FromContext(ctx), together)
+		if err != nil {
+			return nil, err
+		}
+		return c.planner.Together(ctx, ask)
+	})
+	switch {
+	case errors.Is(err, fit.ErrNoFit):
+		return c.wait(ctx, r, claim, together, err)
+	case errors.Is(err, fleet.ErrTaken):
+		return reconcile.Result{}, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	case err != nil:
+		c.cannot(r, claim, err)
+		return reconcile.Result{}, nil
+	}
+	c.waiting.remove(r)
+	return reconcile.Result{}, c.writeAll(ctx, together, choices)
+}
+
+// together returns the claim and the claims of its pods that are to be
+// allocated with it. It is not complete while a pod has claims that are not
+// known yet.
+func (c *Controller) together(claim *resourceapi.ResourceClaim) (all []*resourceapi.ResourceClaim, complete bool) {
+	all = []*resourceapi.ResourceClaim{claim}
+	found := map[types.UID]bool{claim.UID: true}
+	for i := 0; i < len(all); i++ { // all grows on the way
+		for _, pod := range c.consumers.Of(all[i]).Pods {
+			if len(pod.Spec.ResourceClaims) < 2 {
+				continue
+			}
+			if consumers.ClaimsToCome(pod) {
+				return nil, false
+			}
+			for _, other := range c.claimsOf(pod) {
+				ours, _ := c.Fleet.IsOurs(other)
+				if !found[other.UID] && ours && other.Status.Allocation == nil && gangOf(other).Name == "" && c.wanted(other) {
+					found[other.UID] = true
+					all = append(all, other)
+				}
+			}
+		}
+	}
+	return all, true
+}
+
+// ask is the question where claims could be allocated that need one node.
+func (c *Controller) ask(logger klog.Logger, claims []*resourceapi.ResourceClaim) (fit.Ask, error) {
+	var filters []func(*corev1.Node) bool
+	for _, claim := range claims {
+		filter, err := c.nodesOf(logger, claim)
+		if err != nil {
+			return fit.Ask{}, err
+		}
+		filters = append(filters, filter)
+	}
+	return fit.Ask{Claims: claims, Nodes: func(node *corev1.Node) bool {
+		for _, fits := range filters {
+			if !fits(node) {
+				return false
+			}
+		}
+		return true
+	}}, nil
+}
+
+// nodesOf tells on which nodes a claim is of use: where its pods can run, where
+// their other claims are, and where it has not just been sent away from.
+func (c *Controller) nodesOf(logger klog.Logger, claim *resourceapi.ResourceClaim) (func(*corev1.Node) bool, error) {
+	users := c.consumers.Of(claim)
+	fits := users.Nodes(logger)
+	out, _ := c.memory.leftOut(claim.UID)
+	var others []*nodeaffinity.NodeSelector
+	for _, pod := range users.Pods {
+		for _, other := range c.claimsOf(pod) {
+			if other.UID == claim.UID || other.Status.Allocation == nil || other.Status.Allocation.NodeSelector == nil {
+				continue
+			}
+			selector, err := nodeaffinity.NewNodeSelector(other.Status.Allocation.NodeSelector)
+			if err != nil {
+				return nil, fmt.Errorf("claim %s/%s is allocated on nodes that cannot be told: %w", other.Namespace, other.Name, err)
+			}
+			others = append(others, selector)
+		}
+	}
+	return func(node *corev1.Node) bool {
+		if ok, _ := fits(node); !ok || out[node.Name] {
+			return false
+		}
+		for _, selector := range others {
+			if !selector.Match(node) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+// choose makes a plan and takes in the fleet what it gives, all or nothing. One
+// plan is made at a time, so that each sees those before.
+func (c *Controller) choose(plan func() ([]fit.Choice, error)) ([]fit.Choice, error) {
+	c.planning.Lock()
+	defer c.planning.Unlock()
+	choices, err := plan()
+	if err != nil {
+		return nil, err
+	}
+	for i := range choices {
+		if err := c.Fleet.Assume(choices[i].Claim, &choices[i].Allocation); err != nil {
+			for _, assumed := range choices[:i] {
+				c.Fleet.Forget(assumed.Claim)
+			}
+			return nil, err
+		}
+	}
+	return choices, nil
+}
+
+// wait is for claims for which nothing is free. What their pods hold already
+// may be in the way: it is given back, so that all of it is chosen anew.
+func (c *Controller) wait(ctx context.Context, r Request, claim *resourceapi.ResourceClaim, together []*resourceapi.ResourceClaim, why error) (reconcile.Result, error) {
+	klog.FromContext(ctx).V(2).Info("A claim waits", "claim", klog.KObj(claim), "why", why)
+	c.waiting.add(r, claim.CreationTimestamp.Time)
+	for _, member := range together {
+		for _, pod := range c.consumers.Of(member).Pods {
+			if err := c.giveBack(ctx, pod, claim); err != nil {
+				return reconcile.Result{}, err
+			}
+		}
+	}
+	if _, until := c.memory.leftOut(claim.UID); !until.IsZero() {
+		return reconcile.Result{RequeueAfter: until.Sub(c.Clock.Now()) + time.Millisecond}, nil
+	}
+	return reconcile.Result{}, nil
+}
+
+// giveBack frees what other claims of a pod have while nobody uses it.
+func (c *Controller) giveBack(ctx context.Context, pod *corev1.Pod, claim *resourceapi.ResourceClaim) error {
+	if pod.Spec.NodeName != "" {
+		return nil
+	}
+	for _, other := range c.claimsOf(pod) {
+		ours, _ := c.Fleet.IsOurs(other)
+		if other.UID == claim.UID || !ours || other.Status.Allocation == nil || len(other.Status.ReservedFor) > 0 || gangOf(other).Name != "" {
+			continue
+		}
+		node := nodeOf(other.Status.Allocation)
+		if err := c.free(ctx, other, ""); err != nil {
+			return err
+		}
+		c.inform(other, ReasonFreed, "The devices on node %s were taken back: claim %s of the same pod does not fit there", node, claim.Name)
+	}
+	return nil
+}
+
+// cannot tells of a claim that nothing will ever fit.
+func (c *Controller) cannot(r Request, claim *resourceapi.ResourceClaim, err error) {
+	reason := measure.ReasonInvalidClaim
+	if errors.Is(err, context.DeadlineExceeded) {
+		reason = measure.ReasonPlanTimeout
+	}
+	c.waiting.add(r, claim.CreationTimestamp.Time) // a class may change
+	if c.memory.once(claim.UID, ReasonCannotAllocate) {
+		c.Metrics.Failed(claim, reason)
+		c.warn(claim, ReasonCannotAllocate, "%v", err)
+	}
+}
+
+// writeAll writes what was chosen, all claims at once.
+func (c *Controller) writeAll(ctx context.Context, claims []*resourceapi.ResourceClaim, choices []fit.Choice) error {
+	errs := make([]error, len(choices))
+	var wg sync.WaitGroup
+	for i := range choices {
+		wg.Go(func() {
+			errs[i] = c.write(ctx, claims[i], choices[i].Node, &choices[i].Allocation, choices[i].Why)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// write writes what was taken in the fleet for the claim.
+func (c *Controller) write(ctx context.Context, claim *resourceapi.ResourceClaim, node string, allocation *resourceapi.AllocationResult, why string) error {
+	written, err := c.writer.Allocate(ctx, claim, allocation, c.consumers.Of(claim).On(node))
+	switch {
+	case errors.Is(err, claimwrite.ErrUnknown):
+		c.Metrics.WriteFailed(claim, err)
+		c.memory.update(claim.UID, func(r *remembered) { r.unsettled = claim })
+		return err
+	case err != nil:
+		c.Metrics.WriteFailed(claim, err)
+		c.Fleet.Forget(claim.UID)
+		c.waiting.changed()
+		return err
+	}
+	c.Fleet.Wrote(claim.UID, written.ResourceVersion)
+	c.feed.observe(written, fromOwnWrite)
+	klog.FromContext(ctx).Info("Allocated a claim", "claim", klog.KObj(claim), "node", node, "why", why)
+	c.inform(written, ReasonAllocated, "Allocated on node %s: %s", node, why)
+	return nil
+}
+
+// lookAgain makes the claims that were held be looked at, except the one that is
+// being looked at.
+func (c *Controller) lookAgain(except types.UID, claims []*resourceapi.ResourceClaim) {
+	for _, claim := range claims {
+		if claim.UID != except {
+			c.enqueue(Request{NamespacedName: keyOf(claim)})
+		}
+	}
+}
+
+func uidsOf(claims []*resourceapi.ResourceClaim) []types.UID {
+	uids := make([]types.UID, len(claims))
+	for i, claim := range claims {
+		uids[i] = claim.UID
+	}
+	return uids
+}

@@ -1,0 +1,241 @@
+package allocation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/claimwrite"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
+)
+
+const (
+	// writesAtOnce is how many claims of a gang are written at the same time.
+	writesAtOnce = 16
+	// writeAttempts is how often a claim of a gang is written that others change
+	// in between.
+	writeAttempts = 5
+)
+
+// errLost tells that a plan cannot be carried out any more.
+var errLost = errors.New("the gang's plan cannot be carried out")
+
+// plansUnderWay are plans that are stored, by gang.
+type plansUnderWay struct {
+	mu    sync.Mutex
+	plans map[types.NamespacedName]*gangplan.Plan
+	// told are gangs whose users know that they wait.
+	told map[types.NamespacedName]bool
+}
+
+func (p *plansUnderWay) get(gang types.NamespacedName) *gangplan.Plan {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plans[gang]
+}
+
+func (p *plansUnderWay) put(plan *gangplan.Plan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plans[plan.Gang] = plan
+}
+
+func (p *plansUnderWay) done(gang types.NamespacedName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.plans, gang)
+}
+
+// tell returns whether the gang's users do not know yet that it waits; they do
+// from then on, until forget.
+func (p *plansUnderWay) tell(gang types.NamespacedName) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.told[gang] {
+		return false
+	}
+	p.told[gang] = true
+	return true
+}
+
+func (p *plansUnderWay) forget(gang types.NamespacedName) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.told, gang)
+}
+
+// carryOut gives each claim of a plan what the plan says, or takes all of it
+// back if one of them cannot be given it any more. Until either is done, the
+// plan stays stored.
+func (c *Controller) carryOut(ctx context.Context, plan *gangplan.Plan) error {
+	errs := make([]error, len(plan.Members))
+	written := make([]bool, len(plan.Members))
+	slots := make(chan struct{}, writesAtOnce)
+	var wg sync.WaitGroup
+	for i := range plan.Members {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			written[i], errs[i] = c.writeMember(ctx, plan.Gang.Namespace, &plan.Members[i])
+		})
+	}
+	wg.Wait()
+	err := errors.Join(errs...)
+	if errors.Is(err, errLost) {
+		return c.undo(ctx, plan, err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.plans.Delete(ctx, plan.Gang); err != nil {
+		return err
+	}
+	c.unfinished.done(plan.Gang)
+	c.tellAllocated(plan, written)
+	c.lookAtMembers(plan)
+	return nil
+}
+
+// writeMember writes the allocation of one claim, whatever else changes in the
+// claim meanwhile. It returns whether it had to.
+func (c *Controller) writeMember(ctx context.Context, namespace string, member *gangplan.Member) (bool, error) {
+	key := types.NamespacedName{Namespace: namespace, Name: member.Name}
+	for range writeAttempts {
+		claim := c.claims.get(key)
+		if claim == nil || claim.UID != member.UID || claim.DeletionTimestamp != nil {
+			return false, fmt.Errorf("%w: claim %s is gone", errLost, member.Name)
+		}
+		if claim.Status.Allocation != nil {
+			if !sameDevices(claim.Status.Allocation, &member.Allocation) {
+				return false, fmt.Errorf("%w: claim %s was given something else", errLost, member.Name)
+			}
+			return false, nil
+		}
+		if err := c.hold(member); err != nil {
+			return false, fmt.Errorf("%w: claim %s: %w", errLost, member.Name, err)
+		}
+		done, err := c.writer.Allocate(ctx, claim, &member.Allocation, c.consumers.Of(claim).On(member.Node))
+		if err == nil {
+			c.Fleet.Wrote(claim.UID, done.ResourceVersion)
+			c.feed.observe(done, fromOwnWrite)
+			return true, nil
+		}
+		c.Metrics.WriteFailed(claim, err)
+		if errors.Is(err, claimwrite.ErrUnknown) {
+			c.memory.update(claim.UID, func(r *remembered) { r.unsettled = claim })
+			return false, err
+		}
+		if apierrors.IsInvalid(err) {
+			return false, fmt.Errorf("%w: %w", errLost, err)
+		}
+		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return false, err
+		}
+		if err := c.reread(ctx, claim); err != nil {
+			return false, err
+		}
+	}
+	return false, fmt.Errorf("claim %s of a gang changes all the time", member.Name)
+}
+
+// hold makes sure that what the plan gives a claim is there, is ours to give,
+// and is nobody else's.
+func (c *Controller) hold(member *gangplan.Member) error {
+	node := c.Fleet.View().Node(member.Node)
+	for _, result := range member.Allocation.Devices.Results {
+		if result.Driver != c.DriverName {
+			continue
+		}
+		if node == nil {
+			return fmt.Errorf("there is no node %s any more", member.Node)
+		}
+		managed := slices.ContainsFunc(node.Pools, func(p *fleet.Pool) bool {
+			place, ok := p.Shape.Place(result.Device)
+			return p.Name == result.Pool && ok && p.Shape.Devices[place].Managed
+		})
+		if !managed {
+			return fmt.Errorf("device %s of pool %s is not there any more, or no longer ours to give", result.Device, result.Pool)
+		}
+	}
+	return c.Fleet.Assume(member.UID, &member.Allocation)
+}
+
+// reread brings a claim up to date that the watch may tell of later.
+func (c *Controller) reread(ctx context.Context, claim *resourceapi.ResourceClaim) error {
+	now, err := c.Client.ResourceV1().ResourceClaims(claim.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && now.UID != claim.UID {
+		c.feed.claimGone(claim)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read claim %s/%s again: %w", claim.Namespace, claim.Name, err)
+	}
+	c.feed.observe(now, fromOwnWrite)
+	return nil
+}
+
+// undo takes back what a plan gave, except from claims that pods use already.
+func (c *Controller) undo(ctx context.Context, plan *gangplan.Plan, why error) error {
+	klog.FromContext(ctx).Info("Taking a gang's allocation back", "gang", plan.Gang, "why", why)
+	for i := range plan.Members {
+		member := &plan.Members[i]
+		c.Fleet.Forget(member.UID)
+		claim := c.claims.get(types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name})
+		if claim == nil || claim.UID != member.UID || claim.Status.Allocation == nil || len(claim.Status.ReservedFor) > 0 ||
+			!sameDevices(claim.Status.Allocation, &member.Allocation) {
+			continue
+		}
+		c.memory.update(claim.UID, func(r *remembered) { r.freeing = true })
+		freed, err := c.writer.Free(ctx, claim, "")
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return errors.Join(err, c.reread(ctx, claim))
+		}
+		c.feed.observe(freed, fromOwnWrite)
+		c.Metrics.Failed(claim, measure.ReasonGangUndone)
+		c.warn(claim, ReasonGangUndone, "The devices on node %s were taken back, since a gang gets all or none: %v", member.Node, why)
+	}
+	if err := c.plans.Delete(ctx, plan.Gang); err != nil {
+		return err
+	}
+	c.unfinished.done(plan.Gang)
+	c.lookAtMembers(plan)
+	c.waiting.changed()
+	return nil
+}
+
+// lookAtMembers makes the gang and its claims be looked at again.
+func (c *Controller) lookAtMembers(plan *gangplan.Plan) {
+	c.enqueue(Request{NamespacedName: plan.Gang, Gang: true})
+	for _, member := range plan.Members {
+		c.enqueue(Request{NamespacedName: types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name}})
+	}
+}
+
+func (c *Controller) tellAllocated(plan *gangplan.Plan, written []bool) {
+	nodes := map[string]bool{}
+	for _, member := range plan.Members {
+		nodes[member.Node] = true
+	}
+	all := strings.Join(slices.Sorted(maps.Keys(nodes)), ", ")
+	for i, member := range plan.Members {
+		claim := c.claims.get(types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name})
+		if claim != nil && written[i] {
+			c.inform(claim, ReasonAllocated, "Allocated on node %s: %s; %d claims of gang %s are on %s", member.Node, member.Why, len(plan.Members), plan.Gang.Name, all)
+		}
+	}
+}

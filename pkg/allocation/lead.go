@@ -1,0 +1,103 @@
+package allocation
+
+import (
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
+)
+
+// listPage is how many claims a new leader reads at a time.
+const listPage = 500
+
+// lead is what happens when this controller becomes the leader: it makes sure
+// that it knows all that its predecessor wrote before it chooses anything.
+type lead struct{ *Controller }
+
+// Start implements [source.TypedSource].
+func (l *lead) Start(_ context.Context, q workqueue.TypedRateLimitingInterface[Request]) error {
+	l.queue.Store(&queue{q})
+	return nil
+}
+
+// String is its name in messages.
+func (l *lead) String() string { return "claims" }
+
+// WaitForSync implements [source.TypedSyncingSource]. No claim is looked at
+// before it returns.
+func (l *lead) WaitForSync(ctx context.Context) error {
+	logger := klog.FromContext(ctx)
+	if !toolscache.WaitForCacheSync(ctx.Done(), l.feed.handled...) {
+		return fmt.Errorf("wait for what the cluster has: %w", context.Cause(ctx))
+	}
+	if err := l.catchUp(ctx); err != nil {
+		return err
+	}
+	plans, unreadable, err := l.plans.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range unreadable {
+		// What it has begun is found in the claims: a gang that is allocated in
+		// part is completed or freed like one that has lost a member.
+		logger.Error(u.Err, "Removing a gang's plan that cannot be read", "configMap", klog.KRef(u.Namespace, u.Name))
+		if err := l.plans.Discard(ctx, u); err != nil {
+			return err
+		}
+	}
+	for i := range plans {
+		l.adopt(logger, &plans[i])
+	}
+	all := l.claims.all()
+	for _, claim := range all {
+		l.feed.look(claim)
+	}
+	logger.Info("Allocating claims", "claims", len(all), "plansOfGangs", len(plans))
+	return nil
+}
+
+// catchUp returns when the watch has told of every claim as it is in the API
+// now: what the predecessor wrote last may not have come yet.
+func (l *lead) catchUp(ctx context.Context) error {
+	options := metav1.ListOptions{Limit: listPage}
+	l.feed.rememberGone(true)
+	defer l.feed.rememberGone(false)
+	for {
+		page, err := l.Client.ResourceV1().ResourceClaims(metav1.NamespaceAll).List(ctx, options)
+		if err != nil {
+			return fmt.Errorf("read all claims before allocating any: %w", err)
+		}
+		for i := range page.Items {
+			// What is newer than what the watch has told of is taken as it is.
+			page.Items[i].ManagedFields = nil
+			l.feed.observe(&page.Items[i], fromList)
+		}
+		if options.Continue = page.Continue; options.Continue == "" {
+			return nil
+		}
+	}
+}
+
+// adopt takes what an unfinished plan gives, so that nothing else is given the
+// same. A plan that cannot be carried out any more is undone when its gang is
+// looked at.
+func (l *lead) adopt(logger klog.Logger, plan *gangplan.Plan) {
+	for i := range plan.Members {
+		member := &plan.Members[i]
+		claim := l.claims.get(types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name})
+		if claim == nil || claim.UID != member.UID || claim.Status.Allocation != nil {
+			continue
+		}
+		if err := l.Fleet.Assume(member.UID, &member.Allocation); err != nil {
+			logger.Info("A gang's plan cannot be carried out any more", "gang", plan.Gang, "claim", klog.KObj(claim), "err", err)
+		}
+	}
+	l.unfinished.put(plan)
+	l.enqueue(Request{NamespacedName: plan.Gang, Gang: true})
+}

@@ -1,0 +1,163 @@
+package allocation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/claimwrite"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/consumers"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fit"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
+)
+
+// Delays of retries after errors of the API: they double up to the longest.
+const (
+	firstRetry   = 5 * time.Millisecond
+	longestRetry = 30 * time.Second
+)
+
+// Metrics count what the controller sees and does.
+type Metrics interface {
+	// Claim is told of each change of a claim; before is nil for a new one, now
+	// for one that is gone.
+	Claim(before, now *resourceapi.ResourceClaim)
+	ClassGone(name string)
+	Failed(claim *resourceapi.ResourceClaim, reason measure.Reason)
+	WriteFailed(claim *resourceapi.ResourceClaim, err error)
+}
+
+// Options are what a [Controller] needs.
+type Options struct {
+	DriverName string
+	// Namespace is the controller's own, in which it keeps plans of gangs.
+	Namespace string
+	Client    kubernetes.Interface
+	Fleet     *fleet.Fleet
+	Metrics   Metrics
+	Events    record.EventRecorder
+	// UnusedAfter is how long a claim may be allocated before a pod has reserved
+	// it, unless its label says otherwise.
+	UnusedAfter time.Duration
+	// GangTimeout is how long a gang may wait before that is reported, unless
+	// its label says otherwise.
+	GangTimeout time.Duration
+	// TopologyLabel is a label of nodes; a gang gets nodes with one value of
+	// it. Empty: any nodes.
+	TopologyLabel string
+	// Workers is how many claims and gangs are written at the same time.
+	Workers int
+	// Clock is the real one if it is nil.
+	Clock clock.PassiveClock
+	// Name of the controller in its manager. Two in one process, as in tests,
+	// have different ones.
+	Name string
+}
+
+// Controller allocates claims while its manager leads. It is safe for concurrent
+// use.
+type Controller struct {
+	Options
+	planner   *fit.Planner
+	consumers *consumers.Index
+	claims    *claims
+	writer    *claimwrite.Writer
+	plans     *gangplan.Store
+	feed      *feed
+
+	// queue is nil until this controller leads.
+	queue atomic.Pointer[queue]
+	// planning is held while devices are chosen and taken in the fleet.
+	planning sync.Mutex
+	waiting  *waiting
+	memory   *memory
+	// unfinished are plans of gangs of which not all writes are known to be done.
+	unfinished plansUnderWay
+}
+
+type queue struct {
+	workqueue.TypedRateLimitingInterface[Request]
+}
+
+// Request is a claim or a gang that somebody should look at.
+type Request struct {
+	types.NamespacedName
+	// Gang tells that the name is that of a gang.
+	Gang bool
+}
+
+// Setup adds the controller to a manager, whose cache must have been made with
+// [CacheOptions].
+func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Controller, error) {
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	c := &Controller{
+		Options:   options,
+		planner:   fit.New(options.Fleet),
+		consumers: consumers.NewIndex(),
+		claims:    newClaims(),
+		writer:    claimwrite.New(options.Client, options.Clock),
+		plans:     gangplan.NewStore(options.Client, options.Namespace),
+		memory:    newMemory(options.Clock),
+	}
+	c.waiting = newWaiting(options.Clock, c.enqueue)
+	c.unfinished = plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}}
+	var err error
+	if c.feed, err = newFeed(ctx, c, mgr); err != nil {
+		return nil, err
+	}
+	if err := mgr.Add(c.feed); err != nil {
+		return nil, fmt.Errorf("add the watch of ResourceSlices: %w", err)
+	}
+	ctrl, err := controller.NewTyped(options.Name, mgr, controller.TypedOptions[Request]{
+		Reconciler:              c,
+		MaxConcurrentReconciles: options.Workers,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[Request](firstRetry, longestRetry),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the controller of claims: %w", err)
+	}
+	if err := ctrl.Watch(&lead{c}); err != nil {
+		return nil, fmt.Errorf("add the source of claims: %w", err)
+	}
+	return c, nil
+}
+
+// enqueue asks for a look at a claim or a gang. It does nothing before this
+// controller leads: then it looks at everything.
+func (c *Controller) enqueue(r Request) {
+	if q := c.queue.Load(); q != nil {
+		q.Add(r)
+	}
+}
+
+// leads tells whether this controller has become the leader.
+func (c *Controller) leads() bool { return c.queue.Load() != nil }
+
+// event tells users about a claim.
+func (c *Controller) event(claim *resourceapi.ResourceClaim, kind string, reason Reason, format string, args ...any) {
+	c.Events.Eventf(claim, kind, string(reason), format, args...)
+}
+
+func (c *Controller) warn(claim *resourceapi.ResourceClaim, reason Reason, format string, args ...any) {
+	c.event(claim, corev1.EventTypeWarning, reason, format, args...)
+}
+
+func (c *Controller) inform(claim *resourceapi.ResourceClaim, reason Reason, format string, args ...any) {
+	c.event(claim, corev1.EventTypeNormal, reason, format, args...)
+}
