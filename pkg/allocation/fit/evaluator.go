@@ -20,6 +20,8 @@ type evaluator struct {
 	driver  string
 	boards  map[string]*board
 	demands map[string]*demand
+	// remembered counts what all variants of all demands know.
+	remembered int
 }
 
 func newEvaluator(driver string) *evaluator {
@@ -58,7 +60,7 @@ const (
 const (
 	maxBoards  = 256
 	maxDemands = 512
-	maxKnown   = 8192
+	maxKnown   = 50_000
 )
 
 // keep empties a memory that has got too large.
@@ -145,10 +147,24 @@ func (e *evaluator) look(ctx context.Context, v *variant, n *fleet.Node, more fl
 		}
 	}
 	if !v.own {
-		keep(v.known, maxKnown)
-		v.known[key] = k
+		e.remember(v, key, k)
 	}
 	return k, nil
+}
+
+// remember keeps what is known, and forgets all if it has become too much: most
+// of it is of states that will not come back.
+func (e *evaluator) remember(v *variant, key string, k *known) {
+	if e.remembered >= maxKnown {
+		e.remembered = 0
+		for _, d := range e.demands {
+			for _, v := range d.variants {
+				clear(v.known)
+			}
+		}
+	}
+	e.remembered++
+	v.known[key] = k
 }
 
 // How long the allocator may think about one node: it tries everything, which in
@@ -169,13 +185,17 @@ func (e *evaluator) try(ctx context.Context, view *fleet.View, v *variant, n *fl
 		return nil, err
 	}
 	now := newState(b.board, n, more)
+	order := o.order
+	if order == nil {
+		order = inOrder(v, b.suits, now)
+	}
 	limit := patience
 	if !o.sure {
 		limit = longPatience
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, limit, errUndecided)
 	defer cancel()
-	shown := offer{node: n, devices: b.split(o.order), taken: b.splitSet(now.taken, n.Pools)}
+	shown := offer{node: n, devices: b.split(order), taken: b.splitSet(now.taken, n.Pools)}
 	results, err := e.allocate(limited, view, shown, v.claims(claims))
 	switch {
 	case err == nil:

@@ -10,7 +10,7 @@ import (
 // option is one thing to show to the allocator.
 type option struct {
 	// order are the devices of the board in the order in which they are to be
-	// tried.
+	// tried. Nil stands for all, see [inOrder].
 	order []int
 	// sure tells that devices and score say what the allocator will take.
 	// Otherwise nobody knows before it is asked.
@@ -26,8 +26,26 @@ type option struct {
 // none.
 func options(v *variant, s *suits, now *state) []option {
 	if v.picks == nil {
-		return []option{{order: slices.Collect(now.managed.All())}}
+		return []option{{}}
 	}
+	o, ok := newOptioner(v, s, now)
+	if !ok {
+		return nil
+	}
+	if v.isWhole() {
+		return []option{o.make(o.prefer(o.candidates))}
+	}
+	var found []option
+	for _, numas := range o.numaSets() {
+		found = append(found, o.within(numas)...)
+	}
+	slices.SortStableFunc(found, func(a, b option) int { return a.score.compare(b.score) })
+	return append(found, option{})
+}
+
+// newOptioner finds out what can be given at all. It returns false if that is
+// certainly not enough.
+func newOptioner(v *variant, s *suits, now *state) (*optioner, bool) {
 	usable := make([]fleet.Set, len(v.requests))
 	candidates := fleet.MakeSet(len(now.devices))
 	for i := range v.requests {
@@ -35,37 +53,36 @@ func options(v *variant, s *suits, now *state) []option {
 		candidates.Union(usable[i])
 	}
 	if !possible(v, usable, s, candidates) {
-		return nil
+		return nil, false
 	}
-	o := optioner{guess: &guess{v: v, suits: s, usable: usable, state: now}, candidates: candidates}
+	o := &optioner{guess: &guess{v: v, suits: s, usable: usable, state: now}, candidates: candidates}
 	o.harm = now.harms(candidates)
-	all := o.prefer(candidates)
-	if v.isWhole() {
-		return []option{o.make(all, everythingThatMatches(s, all, now))}
-	}
-	var found []option
-	for _, numas := range o.numaSets() {
-		found = append(found, o.within(numas)...)
-	}
-	slices.SortStableFunc(found, func(a, b option) int { return a.score.compare(b.score) })
-	return append(found, option{order: all})
+	return o, true
 }
 
-// everythingThatMatches adds to an order what others have: who asks for all must
-// learn that one is missing.
-func everythingThatMatches(s *suits, order []int, now *state) []int {
+// inOrder returns all devices that the allocator may be shown, those first that
+// it should take. Who asks for all is also shown what others have, to learn that
+// it is missing.
+func inOrder(v *variant, s *suits, now *state) []int {
+	o, ok := newOptioner(v, s, now)
+	if v.picks == nil || !ok {
+		return slices.Collect(now.managed.All())
+	}
+	order := o.prefer(o.candidates)
+	if !v.isWhole() {
+		return order
+	}
 	shown := fleet.MakeSet(len(now.devices))
 	for _, d := range order {
 		shown.Add(d)
 	}
-	all := slices.Clone(order)
 	for _, match := range s.match {
 		for d := range match.Without(shown).All() {
 			shown.Add(d)
-			all = append(all, d)
+			order = append(order, d)
 		}
 	}
-	return all
+	return order
 }
 
 // harms returns what others lose besides, for each device that could be given.
@@ -93,14 +110,18 @@ type optioner struct {
 	harm       []int
 }
 
-// make guesses what the allocator will take of the devices in this order, and
-// shows it some more if more is given.
-func (o *optioner) make(order, shown []int) option {
+// make guesses what the allocator will take of the devices in this order. The
+// option shows it no others, unless it must see all.
+func (o *optioner) make(order []int) option {
 	devices, ok := o.run(order)
 	if !ok {
-		return option{order: shown}
+		return option{}
 	}
-	return option{order: shown, sure: true, devices: devices, score: o.state.rate(o.v, o.usable, devices)}
+	made := option{sure: true, devices: devices, score: o.state.rate(o.v, o.usable, devices)}
+	if !o.v.isWhole() {
+		made.order = slices.Concat(devices...)
+	}
+	return made
 }
 
 // numaSets returns the sets of NUMA nodes that are worth a try: each alone, then
@@ -145,8 +166,7 @@ func (o *optioner) within(numas []int) []option {
 			if from = from.And(o.candidates); !possible(o.v, o.usable, o.suits, from) {
 				continue
 			}
-			if found := o.make(o.prefer(from), nil); found.sure {
-				found.order = slices.Concat(found.devices...)
+			if found := o.make(o.prefer(from)); found.sure {
 				return []option{found}
 			}
 		}

@@ -58,7 +58,9 @@ func (s *state) rate(v *variant, usable []fleet.Set, devices [][]int) score {
 			out.spread += ofClaim.Len()
 			claim, ofClaim = v.requests[i].claim, fleet.MakeSet(len(s.numas))
 		}
-		wanted.Union(usable[i])
+		if usable != nil {
+			wanted.Union(usable[i])
+		}
 		for _, d := range some {
 			out.misfit += s.misfit[d]
 			numas.Add(s.numa[d])
@@ -93,4 +95,13 @@ func (s *state) rate(v *variant, usable []fleet.Set, devices [][]int) score {
 		}
 	}
 	return out
+}
+
+// plus sums two scores, of different machines.
+func (s score) plus(o score) score {
+	return score{
+		misfit: s.misfit + o.misfit, spread: s.spread + o.spread, numas: s.numas + o.numas, spots: s.spots + o.spots,
+		opened: s.opened + o.opened, openedNUMA: s.openedNUMA + o.openedNUMA, harm: s.harm + o.harm,
+		besides: s.besides + o.besides, rest: s.rest + o.rest,
+	}
 }
