@@ -82,7 +82,7 @@ func judge(files []file, folder string) Finding {
 	case hidden != "" && version < 3:
 		// containerd 1 replaces a plugin's settings as a whole by those of an
 		// import (mergeConfig in its services/server/config/config.go).
-		return Finding{Unset, fmt.Sprintf("config_path is set in %s, but %s, which is imported later, has settings of the same plugin without it, and containerd 1 takes those alone: set it there too and restart containerd", where, hidden)}
+		return Finding{Unset, fmt.Sprintf("config_path is set in %s, but %s, which is imported later, has settings of the same plugin without it, and containerd 1 takes those alone: set it to %s there too and restart containerd", where, hidden, folder)}
 	case len(folders) > 1 && !localPull:
 		// https://github.com/containerd/containerd/issues/12415
 		return Finding{List, fmt.Sprintf("config_path in %s is the list %q, which containerd 2.1 and later take for a single folder when they pull by their transfer service: set it to %s alone and restart containerd (containerd 1 is fine with the list)", where, value, folder)}
