@@ -47,10 +47,20 @@ func (c *Cluster) Restart(ctx context.Context, component Component) error {
 // RestartWith is [Cluster.Restart] with other feature gates, of the form
 // A=true,B=false, which a component of the control plane has from then on.
 func (c *Cluster) RestartWith(ctx context.Context, component Component, gates string) error {
+	return c.restart(ctx, component, gates, "")
+}
+
+// Serve restarts the API server with other groups and versions turned on or off,
+// of the form a/v1=true,a/v2=false, which it has from then on.
+func (c *Cluster) Serve(ctx context.Context, versions string) error {
+	return c.restart(ctx, APIServer, "", versions)
+}
+
+func (c *Cluster) restart(ctx context.Context, component Component, gates, versions string) error {
 	if c.tool == nil {
 		return ErrNoNode
 	}
-	if err := c.tool.restart(ctx, string(component), gates); err != nil || component != APIServer {
+	if err := c.tool.restart(ctx, string(component), gates, versions); err != nil || component != APIServer {
 		return err
 	}
 	return wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {

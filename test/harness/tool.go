@@ -87,9 +87,10 @@ func (t tool) reboot(ctx context.Context) error {
 }
 
 // restart ends a component of the cluster and starts it again, with other
-// feature gates if these are not empty.
-func (t tool) restart(ctx context.Context, component, gates string) error {
-	_, err := t.command(nil, "restart", "--name", t.name, "--feature-gates", gates, component).run(ctx)
+// feature gates, and the API server serving other versions, if these are not
+// empty.
+func (t tool) restart(ctx context.Context, component, gates, versions string) error {
+	_, err := t.command(nil, "restart", "--name", t.name, "--feature-gates", gates, "--runtime-config", versions, component).run(ctx)
 	return err
 }
 

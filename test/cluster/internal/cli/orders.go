@@ -143,17 +143,25 @@ func (o *options) order(op, short string) *cobra.Command {
 }
 
 func (o *options) restart() *cobra.Command {
-	gates := ""
+	gates, serving := "", ""
 	cmd := o.order("restart", "Stop a component, wait for its end, start it")
 	cmd.Flags().StringVar(&gates, "feature-gates", "", "gates of the form A=true,B=false that the component has from then on; empty: as before")
+	cmd.Flags().StringVar(&serving, "runtime-config", "", "API groups and versions to turn on or off, which the API server has from then on; empty: as before")
 	cmd.RunE = o.rooted(func(ctx context.Context, c *cluster.Cluster, args []string) error {
+		more := []string{}
+		if serving != "" {
+			if args[0] != config.APIServer {
+				return fmt.Errorf("--runtime-config: component %q does not take it", args[0])
+			}
+			more = append(more, "--runtime-config="+serving)
+		}
 		if gates == "" {
-			return c.Order(ctx, "restart", args[0])
+			return c.Order(ctx, "restart", args[0], more...)
 		}
 		if role, ok := config.RoleOf(args[0]); !ok || role != config.ControlPlane || args[0] == config.Etcd {
 			return fmt.Errorf("--feature-gates: component %q does not take them from its command line", args[0])
 		}
-		return c.Order(ctx, "restart", args[0], "--feature-gates="+gates)
+		return c.Order(ctx, "restart", args[0], append(more, "--feature-gates="+gates)...)
 	})
 	return cmd
 }
