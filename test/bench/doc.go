@@ -4,7 +4,9 @@
 //
 //	go run ./test/bench prepare
 //	go run ./test/bench attach
+//	go run ./test/bench pairs
 //
-// The first measures claims, the second virtual functions. With BENCH_QUICK=1 it takes few samples, about a minute, and leaves the
-// document alone.
+// The first measures claims, the second virtual functions, the third how quickly
+// GPUs with a virtual function beside them are found. With BENCH_QUICK=1 it
+// takes few samples, a minute or two, and leaves the document alone.
 package main

@@ -9,6 +9,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/attach"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/page"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/pairs"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/plot"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/prepare"
 )
@@ -59,6 +60,17 @@ func kinds() map[string]kind {
 			picture: pictureAttach,
 			caption: "How long joining a VF to a pod takes, and the start of a pod without and with a VF",
 		},
+		"pairs": {
+			suite: func(b bed) suite {
+				size := pairs.Full()
+				if b.quick {
+					size = pairs.Quick()
+				}
+				return &pairs.Suite{Cluster: b.cluster, Steps: b.steps, Size: size}
+			},
+			picture: picturePairs,
+			caption: "How long the search for GPUs with a VF beside them takes, as composites and by constraints; 500 nodes, and pods per second",
+		},
 	}
 }
 
@@ -92,4 +104,37 @@ func pictureAttach(text page.Text) plot.Picture {
 		{Name: "without a claim", Values: samples(attach.SamplesPlain)}, {Name: "with a VF", Values: samples(attach.SamplesVF)},
 	}}
 	return plot.Picture{Title: "VFs: " + hook.Title + "; " + starts.Title, Panels: []plot.Panel{hook, starts}}
+}
+
+// picturePairs shows how composites compare with constraints, and with GPUs.
+func picturePairs(text page.Text) plot.Picture {
+	series := func(name string, from ...string) plot.Series {
+		s := plot.Series{Name: name}
+		for _, sample := range from {
+			value, label := text.Report.Samples[sample][figures.Ours].Median(), ""
+			if value >= figures.Milliseconds(pairs.FilterTimeout) {
+				label = "gave up"
+			}
+			s.Values, s.Labels = append(s.Values, value), append(s.Labels, label)
+		}
+		return s
+	}
+	node := plot.Bars{
+		Title: "Search on one node (each step of length is ten times)", Unit: "ms", Log: true, Legend: true,
+		Groups: []string{"8 pairs, all free", "8 pairs, a NIC is taken: there are 7", "4 pairs, a NIC is taken"},
+		Series: []plot.Series{
+			series("composites", pairs.Composite8Fits, pairs.Composite8Unsat, pairs.Composite4Gone),
+			series("constraints in turn", pairs.InTurn8Fits, pairs.InTurn8Unsat, pairs.InTurn4Gone),
+			series("constraints", pairs.Constraints8Fits, pairs.Constraints8Unsat, pairs.Constraints4Gone),
+		},
+	}
+	cluster := plot.Bars{
+		Title: "In a cluster", Units: []string{"ms", "ms", "pods/s"}, Legend: true,
+		Groups: []string{"Search for 8: 499 nodes have none, one has 8", "Search for 8: 499 nodes have 7, one has 8", "Pods with one each, 100 nodes (more is better)"},
+		Series: []plot.Series{
+			series("composites", pairs.Composite500, pairs.Composite500Split, pairs.SchedulerComposite),
+			series("GPUs", pairs.GPU500, pairs.GPU500Split, pairs.SchedulerGPU),
+		},
+	}
+	return plot.Picture{Title: "GPUs with the NIC beside them: " + node.Title + "; " + cluster.Title, Panels: []plot.Panel{node, cluster}}
 }

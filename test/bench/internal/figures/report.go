@@ -116,6 +116,14 @@ func AtMostTimes(base, factor float64, of string) Want {
 	}
 }
 
+// AtLeastTimes demands that the figure is no smaller than another value times a
+// factor.
+func AtLeastTimes(base, factor float64, of string) Want {
+	return func(r Row) *Demand {
+		return &Demand{Text: fmt.Sprintf("≥ %s × %s", Format(factor), of), Met: r.Ours >= base*factor}
+	}
+}
+
 // Print writes one line per figure, for programs to read.
 func (r *Report) Print(out io.Writer) error {
 	for _, row := range r.Rows {

@@ -1,6 +1,7 @@
 package plot
 
 import (
+	"math"
 	"slices"
 	"strconv"
 )
@@ -71,24 +72,29 @@ type Bars struct {
 	// Groups are the labels of the values of each series.
 	Groups []string
 	Series []Series
+	// Units, if there are any, are those of the groups, each of which then has a
+	// scale of its own.
+	Units []string
+	// Log gives ten times the value one more step of length.
+	Log bool
+	// Legend tells which colour is which series, where no panel beside does.
+	Legend bool
 }
 
 func (b Bars) draw(c *canvas) {
 	c.text(0, 26, style{size: titleSize, bold: true}, "%s", b.Title)
-	most := 0.0
-	for _, s := range b.Series {
-		for _, value := range s.Values {
-			most = max(most, value)
-		}
-	}
-	if most == 0 {
-		return
+	if b.Legend {
+		b.legend(c)
 	}
 	// Room for the value behind the longest bar.
 	const right = plotRight - 90
 	height := float64(plotBottom-plotTop) / float64(len(b.Groups))
 	bar := min((height-34)/float64(len(b.Series)), 40)
 	for g, label := range b.Groups {
+		share, ok := b.scale(g)
+		if !ok {
+			continue
+		}
 		top := plotTop - 20 + float64(g)*height
 		c.text(0, top+14, style{}, "%s", label)
 		for n, s := range b.Series {
@@ -96,10 +102,64 @@ func (b Bars) draw(c *canvas) {
 				continue
 			}
 			y := top + 24 + float64(n)*bar
-			width := right * s.Values[g] / most
+			width := right * share(s.Values[g])
 			c.rect(0, y, width, bar-4, colour(n))
-			c.text(width+8, y+bar/2+3, style{colour: colour(n), bold: true}, "%.1f %s", s.Values[g], b.Unit)
+			c.text(width+8, y+bar/2+3, style{colour: colour(n), bold: true}, "%s", b.value(s, g))
 		}
 	}
 	c.line(0, plotTop-4, 0, plotBottom+10, quiet)
+}
+
+func (b Bars) legend(c *canvas) {
+	const square, letter = 14, 7.5
+	x := 0.0
+	for n, s := range b.Series {
+		c.rect(x, 44, square, square, colour(n))
+		c.text(x+20, 56, style{}, "%s", s.Name)
+		x += 44 + letter*float64(len(s.Name))
+	}
+}
+
+// scale returns the share of the longest bar that a value of a group has. There
+// is none where no value is above zero.
+func (b Bars) scale(group int) (func(float64) float64, bool) {
+	least, most := math.Inf(1), 0.0
+	for _, s := range b.Series {
+		for g, value := range s.Values {
+			if value <= 0 || len(b.Units) > 0 && g != group {
+				continue
+			}
+			least, most = min(least, value), max(most, value)
+		}
+	}
+	if most == 0 {
+		return nil, false
+	}
+	if !b.Log {
+		return func(value float64) float64 { return value / most }, true
+	}
+	// The shortest bar has at least a tenth of a step.
+	origin := math.Floor(math.Log10(least) - 0.1)
+	return func(value float64) float64 {
+		if value <= 0 {
+			return 0
+		}
+		return (math.Log10(value) - origin) / (math.Log10(most) - origin)
+	}, true
+}
+
+// value is the text behind a bar.
+func (b Bars) value(s Series, group int) string {
+	if group < len(s.Labels) && s.Labels[group] != "" {
+		return s.Labels[group]
+	}
+	unit := b.Unit
+	if len(b.Units) > 0 {
+		unit = b.Units[group]
+	}
+	digits := 1
+	if b.Log && s.Values[group] < 1 {
+		digits = 2
+	}
+	return strconv.FormatFloat(s.Values[group], 'f', digits, 64) + " " + unit
 }

@@ -16,10 +16,12 @@ const (
 	quiet     = "#595959"
 )
 
-// Series is the samples of one driver.
+// Series is the samples of one driver, or of one of the things compared.
 type Series struct {
 	Name   string
 	Values []float64
+	// Labels are shown instead of the values of bars, where they are not empty.
+	Labels []string
 }
 
 // Picture is panels beside each other.
