@@ -11,5 +11,6 @@
 // E2E_KEEP=1 leaves the cluster up, so that the next run starts at once.
 // E2E_CLUSTER names it, so that two runs on one machine do not share theirs.
 // E2E_KUBERNETES_VERSION, such as v1.36.3, chooses its version.
+// ROUNDS_SEED repeats the random claims of an earlier run.
 // E2E_KUBECONFIG names a cluster of your own with one DGX H200 in it.
 package e2e
