@@ -46,6 +46,9 @@ type claim struct {
 // claim reads a claim or a template of any version.
 func (d *decoder) claim(raw []byte, kind metav1.GroupVersionKind) (*claim, error) {
 	object, _, err := d.claims.Decode(raw, nil, nil)
+	if runtime.IsNotRegisteredError(err) {
+		return nil, fmt.Errorf("read %s of %s/%s: this release of the controller does not know that version", kind.Kind, kind.Group, kind.Version)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s of %s/%s: %w", kind.Kind, kind.Group, kind.Version, err)
 	}

@@ -65,7 +65,7 @@ func New(client kubernetes.Interface, options Options) *Certificates {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	}
 	secrets, webhooks := client.CoreV1().Secrets(options.Namespace), client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
-	c.secrets = cache.NewSharedIndexInformer(&cache.ListWatch{
+	c.secrets = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			one(&o, options.Secret)
 			return secrets.List(ctx, o)
@@ -74,8 +74,8 @@ func New(client kubernetes.Interface, options Options) *Certificates {
 			one(&o, options.Secret)
 			return secrets.Watch(ctx, o)
 		},
-	}, &corev1.Secret{}, 0, nil)
-	c.webhooks = cache.NewSharedIndexInformer(&cache.ListWatch{
+	}, client), &corev1.Secret{}, 0, nil)
+	c.webhooks = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			one(&o, options.Webhook)
 			return webhooks.List(ctx, o)
@@ -84,7 +84,7 @@ func New(client kubernetes.Interface, options Options) *Certificates {
 			one(&o, options.Webhook)
 			return webhooks.Watch(ctx, o)
 		},
-	}, &admissionv1.ValidatingWebhookConfiguration{}, 0, nil)
+	}, client), &admissionv1.ValidatingWebhookConfiguration{}, 0, nil)
 	return c
 }
 
