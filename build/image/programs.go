@@ -29,6 +29,8 @@ func programs(ctx context.Context, module string) ([]program.Program, error) {
 		// its code does.
 		{Name: "attach-hook", Package: "./cmd/attach-hook", Linkage: program.Pure},
 		{Name: "registry-trust", Package: "./cmd/registry-trust", Linkage: program.Pure, Variables: ours},
+		// Runs in its own pods, on any node.
+		{Name: "controller", Package: "./cmd/controller", Linkage: program.Pure, Variables: ours},
 		// Opens the driver's libnvidia-ml.so.1.
 		{Name: "kubelet-plugin", Package: "./cmd/kubelet-plugin", Linkage: program.Dynamic, Variables: ours},
 	}, nil

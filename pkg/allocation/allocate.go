@@ -65,7 +65,7 @@ func (c *Controller) together(claim *resourceapi.ResourceClaim) (all []*resource
 	all = []*resourceapi.ResourceClaim{claim}
 	found := map[types.UID]bool{claim.UID: true}
 	for i := 0; i < len(all); i++ { // all grows on the way
-		for _, pod := range c.consumers.Of(all[i]).Pods {
+		for _, pod := range c.Consumers.Of(all[i]).Pods {
 			if len(pod.Spec.ResourceClaims) < 2 {
 				continue
 			}
@@ -107,7 +107,7 @@ func (c *Controller) ask(logger klog.Logger, claims []*resourceapi.ResourceClaim
 // nodesOf tells on which nodes a claim is of use: where its pods can run, where
 // their other claims are, and where it has not just been sent away from.
 func (c *Controller) nodesOf(logger klog.Logger, claim *resourceapi.ResourceClaim) (func(*corev1.Node) bool, error) {
-	users := c.consumers.Of(claim)
+	users := c.Consumers.Of(claim)
 	fits := users.Nodes(logger)
 	out, _ := c.memory.leftOut(claim.UID)
 	var others []*nodeaffinity.NodeSelector
@@ -162,7 +162,7 @@ func (c *Controller) wait(ctx context.Context, r Request, claim *resourceapi.Res
 	klog.FromContext(ctx).V(2).Info("A claim waits", "claim", klog.KObj(claim), "why", why)
 	c.waiting.add(r, claim.CreationTimestamp.Time)
 	for _, member := range together {
-		for _, pod := range c.consumers.Of(member).Pods {
+		for _, pod := range c.Consumers.Of(member).Pods {
 			if err := c.giveBack(ctx, pod, claim); err != nil {
 				return reconcile.Result{}, err
 			}
@@ -221,7 +221,7 @@ func (c *Controller) writeAll(ctx context.Context, claims []*resourceapi.Resourc
 
 // write writes what was taken in the fleet for the claim.
 func (c *Controller) write(ctx context.Context, claim *resourceapi.ResourceClaim, node string, allocation *resourceapi.AllocationResult, why string) error {
-	written, err := c.writer.Allocate(ctx, claim, allocation, c.consumers.Of(claim).On(node))
+	written, err := c.writer.Allocate(ctx, claim, allocation, c.Consumers.Of(claim).On(node))
 	switch {
 	case errors.Is(err, claimwrite.ErrUnknown):
 		c.Metrics.WriteFailed(claim, err)

@@ -152,7 +152,7 @@ func (f *feed) observe(claim *resourceapi.ResourceClaim, from source) {
 	before, isNew := f.claims.set(claim)
 	if isNew {
 		f.Fleet.SetClaim(claim)
-		f.Metrics.Claim(before, claim)
+		f.tell(before, claim)
 		f.transition(before, claim)
 	}
 	f.observing.Unlock()
@@ -203,8 +203,15 @@ func (f *feed) claimGone(claim *resourceapi.ResourceClaim) {
 func (f *feed) drop(known *resourceapi.ResourceClaim) {
 	f.claims.drop(keyOf(known), known.UID)
 	f.Fleet.DeleteClaim(known.UID)
-	f.Metrics.Claim(known, nil)
+	f.tell(known, nil)
 	f.memory.forget(known.UID)
+}
+
+func (f *feed) tell(before, now *resourceapi.ResourceClaim) {
+	f.Metrics.Claim(before, now)
+	if f.Observer != nil {
+		f.Observer.Claim(before, now)
+	}
 }
 
 func (f *feed) class(class *resourceapi.DeviceClass) {
@@ -235,12 +242,12 @@ func (f *feed) node(node *corev1.Node) {
 func (f *feed) nodeGone(node *corev1.Node) { f.Fleet.DeleteNode(node.Name) }
 
 func (f *feed) pod(pod *corev1.Pod) {
-	f.consumers.SetPod(pod)
+	f.Consumers.SetPod(pod)
 	f.lookAtClaimsOf(pod)
 }
 
 func (f *feed) podGone(pod *corev1.Pod) {
-	f.consumers.DeletePod(pod.UID)
+	f.Consumers.DeletePod(pod.UID)
 	f.lookAtClaimsOf(pod)
 }
 

@@ -57,7 +57,7 @@ func (c *Controller) byPod(claims []*resourceapi.ResourceClaim) [][]*resourceapi
 	of := map[types.UID]int{} // group by pod
 	for _, claim := range claims {
 		group := -1
-		pods := c.consumers.Of(claim).Pods
+		pods := c.Consumers.Of(claim).Pods
 		for _, pod := range pods {
 			at, ok := of[pod.UID]
 			switch {

@@ -60,7 +60,7 @@ func (c *Controller) gangCondition(ctx context.Context, g gang, status corev1.Co
 	seen := map[types.UID]bool{}
 	var errs []error
 	for _, claim := range g.members {
-		for _, pod := range c.consumers.Of(claim).Pods {
+		for _, pod := range c.Consumers.Of(claim).Pods {
 			if seen[pod.UID] {
 				continue
 			}

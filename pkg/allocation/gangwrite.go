@@ -126,7 +126,7 @@ func (c *Controller) writeMember(ctx context.Context, namespace string, member *
 		if err := c.hold(member); err != nil {
 			return false, fmt.Errorf("%w: claim %s: %w", errLost, member.Name, err)
 		}
-		done, err := c.writer.Allocate(ctx, claim, &member.Allocation, c.consumers.Of(claim).On(member.Node))
+		done, err := c.writer.Allocate(ctx, claim, &member.Allocation, c.Consumers.Of(claim).On(member.Node))
 		if err == nil {
 			c.Fleet.Wrote(claim.UID, done.ResourceVersion)
 			c.feed.observe(done, fromOwnWrite)

@@ -88,7 +88,7 @@ func (c *Controller) allocated(ctx context.Context, claim *resourceapi.ResourceC
 		return reconcile.Result{}, nil
 	}
 	node := nodeOf(claim.Status.Allocation)
-	if wanted := c.consumers.Of(claim).NodeName(); wanted != "" && node != "" && wanted != node {
+	if wanted := c.Consumers.Of(claim).NodeName(); wanted != "" && node != "" && wanted != node {
 		if err := c.free(ctx, claim, ""); err != nil {
 			return reconcile.Result{}, err
 		}
@@ -105,7 +105,7 @@ func (c *Controller) allocated(ctx context.Context, claim *resourceapi.ResourceC
 	if c.gangInUse(claim) {
 		return reconcile.Result{RequeueAfter: after}, nil
 	}
-	if len(c.consumers.Of(claim).Pods) > 0 {
+	if len(c.Consumers.Of(claim).Pods) > 0 {
 		c.memory.leaveOut(claim.UID, node)
 	}
 	if err := c.free(ctx, claim, claimwrite.AnnotationFreedUnused); err != nil {
@@ -166,7 +166,7 @@ func (c *Controller) noteUsed(ctx context.Context, claim *resourceapi.ResourceCl
 // wanted tells whether a claim that is not allocated should be: it is new, or
 // it has a pod.
 func (c *Controller) wanted(claim *resourceapi.ResourceClaim) bool {
-	users := c.consumers.Of(claim)
+	users := c.Consumers.Of(claim)
 	switch {
 	case claim.DeletionTimestamp != nil, users.Awaited, users.Gated():
 		return false

@@ -41,6 +41,11 @@ type Metrics interface {
 	WriteFailed(claim *resourceapi.ResourceClaim, err error)
 }
 
+// Observer is told of each change of a claim, as [Metrics] are.
+type Observer interface {
+	Claim(before, now *resourceapi.ResourceClaim)
+}
+
 // Options are what a [Controller] needs.
 type Options struct {
 	DriverName string
@@ -48,8 +53,12 @@ type Options struct {
 	Namespace string
 	Client    kubernetes.Interface
 	Fleet     *fleet.Fleet
+	// Consumers knows the pods of claims; it is fed here.
+	Consumers *consumers.Index
 	Metrics   Metrics
-	Events    record.EventRecorder
+	// Observer, if not nil, is told of claims as Metrics are.
+	Observer Observer
+	Events   record.EventRecorder
 	// UnusedAfter is how long a claim may be allocated before a pod has reserved
 	// it, unless its label says otherwise.
 	UnusedAfter time.Duration
@@ -72,12 +81,11 @@ type Options struct {
 // use.
 type Controller struct {
 	Options
-	planner   *fit.Planner
-	consumers *consumers.Index
-	claims    *claims
-	writer    *claimwrite.Writer
-	plans     *gangplan.Store
-	feed      *feed
+	planner *fit.Planner
+	claims  *claims
+	writer  *claimwrite.Writer
+	plans   *gangplan.Store
+	feed    *feed
 
 	// queue is nil until this controller leads.
 	queue atomic.Pointer[queue]
@@ -107,13 +115,12 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Controll
 		options.Clock = clock.RealClock{}
 	}
 	c := &Controller{
-		Options:   options,
-		planner:   fit.New(options.Fleet),
-		consumers: consumers.NewIndex(),
-		claims:    newClaims(),
-		writer:    claimwrite.New(options.Client, options.Clock),
-		plans:     gangplan.NewStore(options.Client, options.Namespace),
-		memory:    newMemory(options.Clock),
+		Options: options,
+		planner: fit.New(options.Fleet),
+		claims:  newClaims(),
+		writer:  claimwrite.New(options.Client, options.Clock),
+		plans:   gangplan.NewStore(options.Client, options.Namespace),
+		memory:  newMemory(options.Clock),
 	}
 	c.waiting = newWaiting(options.Clock, c.enqueue)
 	c.unfinished = plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// webhookObjects is what the manifests call what belongs to the webhook.
+const webhookObjects = "eks-hybrid-dra-webhook"
+
+type options struct {
+	driverName    string
+	namespace     string
+	kubeconfig    string
+	httpAddress   string
+	unusedAfter   time.Duration
+	gangTimeout   time.Duration
+	explainAfter  time.Duration
+	topologyLabel string
+	workers       int
+
+	leaderElect   bool
+	leaseDuration time.Duration
+	renewDeadline time.Duration
+	retryPeriod   time.Duration
+
+	enableWebhook  bool
+	webhookPort    int
+	webhookSecret  string
+	webhookService string
+	webhookConfig  string
+}
+
+func defaultOptions() *options {
+	return &options{
+		driverName:     "eks-hybrid-dra",
+		namespace:      cmp.Or(os.Getenv("POD_NAMESPACE"), "eks-hybrid-dra"),
+		httpAddress:    ":9465",
+		unusedAfter:    10 * time.Minute,
+		gangTimeout:    5 * time.Minute,
+		explainAfter:   10 * time.Second,
+		workers:        16,
+		leaderElect:    true,
+		leaseDuration:  15 * time.Second,
+		renewDeadline:  10 * time.Second,
+		retryPeriod:    2 * time.Second,
+		enableWebhook:  true,
+		webhookPort:    9443,
+		webhookSecret:  webhookObjects,
+		webhookService: webhookObjects,
+		webhookConfig:  "eks-hybrid-dra",
+	}
+}
+
+func (o *options) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.driverName, "driver-name", o.driverName, "name of the DRA driver, as the kubelet plugin has it")
+	flags.StringVar(&o.namespace, "namespace", o.namespace, "namespace of this controller, for its lease, its plans of gangs and its certificate (default: $POD_NAMESPACE, or eks-hybrid-dra)")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig file; empty: the pod's service account")
+	flags.StringVar(&o.httpAddress, "http-address", o.httpAddress, "address that serves /metrics, /healthz and /readyz; empty: none")
+	flags.DurationVar(&o.unusedAfter, "unused-after", o.unusedAfter, "how long a claim may be allocated before a pod reserves it, and is then freed; the claim's label eks-hybrid-dra/unused-after comes first")
+	flags.DurationVar(&o.gangTimeout, "gang-timeout", o.gangTimeout, "how long a gang of claims may wait before that is reported; the claims' label eks-hybrid-dra/gang-timeout comes first")
+	flags.DurationVar(&o.explainAfter, "explain-after", o.explainAfter, "how long a claim waits before an event says why")
+	flags.StringVar(&o.topologyLabel, "topology-label", o.topologyLabel, "label of nodes that says of which site or fabric they are: a gang gets nodes with one value of it; empty: any nodes")
+	flags.IntVar(&o.workers, "workers", o.workers, "how many claims and gangs are written at the same time")
+	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "allocate only while holding the lease; without it this must be the only controller")
+	flags.DurationVar(&o.leaseDuration, "leader-elect-lease-duration", o.leaseDuration, "after how long a leader that is not heard of is replaced")
+	flags.DurationVar(&o.renewDeadline, "leader-elect-renew-deadline", o.renewDeadline, "how long a leader that cannot renew its lease goes on; less than the lease's duration")
+	flags.DurationVar(&o.retryPeriod, "leader-elect-retry-period", o.retryPeriod, "how long to wait between tries to get or renew the lease; less than the deadline")
+	flags.BoolVar(&o.enableWebhook, "enable-webhook", o.enableWebhook, "serve the validating webhook, and keep its certificate")
+	flags.IntVar(&o.webhookPort, "webhook-port", o.webhookPort, "port of the validating webhook")
+	flags.StringVar(&o.webhookSecret, "webhook-secret", o.webhookSecret, "Secret of this namespace with the webhook's certificate")
+	flags.StringVar(&o.webhookService, "webhook-service", o.webhookService, "Service of this namespace by which the API server calls the webhook")
+	flags.StringVar(&o.webhookConfig, "webhook-configuration", o.webhookConfig, "ValidatingWebhookConfiguration that gets the certificate's authority")
+}
+
+// validate names every flag with a wrong value.
+func (o *options) validate() error {
+	var errs []error
+	check := func(flag, value string, problems []string) {
+		if len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("--%s %q: %s", flag, value, strings.Join(problems, "; ")))
+		}
+	}
+	check("driver-name", o.driverName, validation.IsDNS1123Subdomain(o.driverName))
+	check("namespace", o.namespace, validation.IsDNS1123Label(o.namespace))
+	if o.topologyLabel != "" {
+		check("topology-label", o.topologyLabel, validation.IsQualifiedName(o.topologyLabel))
+	}
+	for flag, d := range map[string]time.Duration{
+		"unused-after": o.unusedAfter, "gang-timeout": o.gangTimeout, "explain-after": o.explainAfter,
+	} {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("--%s %s: want more than 0", flag, d))
+		}
+	}
+	if o.workers < 1 {
+		errs = append(errs, fmt.Errorf("--workers %d: want at least 1", o.workers))
+	}
+	if o.retryPeriod <= 0 || o.renewDeadline <= o.retryPeriod || o.leaseDuration <= o.renewDeadline {
+		errs = append(errs, fmt.Errorf("--leader-elect-lease-duration %s, --leader-elect-renew-deadline %s, --leader-elect-retry-period %s: want each shorter than the one before, and more than 0", o.leaseDuration, o.renewDeadline, o.retryPeriod))
+	}
+	return errors.Join(append(errs, o.validateWebhook()...)...)
+}
+
+func (o *options) validateWebhook() []error {
+	if !o.enableWebhook {
+		return nil
+	}
+	var errs []error
+	if o.webhookPort < 1 || o.webhookPort > 65535 {
+		errs = append(errs, fmt.Errorf("--webhook-port %d: want 1 to 65535", o.webhookPort))
+	}
+	for flag, name := range map[string]string{
+		"webhook-secret": o.webhookSecret, "webhook-service": o.webhookService, "webhook-configuration": o.webhookConfig,
+	} {
+		if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("--%s %q: %s", flag, name, strings.Join(problems, "; ")))
+		}
+	}
+	return errs
+}

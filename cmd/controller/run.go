@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
+)
+
+// name is that of the lease, and of who reports events.
+const name = "eks-hybrid-dra-controller"
+
+func run(ctx context.Context, o *options) error {
+	logger := klog.FromContext(ctx)
+	logger.Info("Starting", "version", version.Get().GitVersion, "namespace", o.namespace)
+	ctrl.SetLogger(logger)
+	config, err := o.clientConfig()
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("connect to the API server: %w", err)
+	}
+	certificates := o.certificates(client)
+	mgr, err := o.manager(ctx, config, certificates)
+	if err != nil {
+		return err
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	defer broadcaster.Shutdown()
+	registry := prometheus.NewRegistry()
+	if err := o.allocation(ctx, mgr, client, registry, broadcaster.NewRecorder(clientgoscheme.Scheme, corev1.EventSource{Component: name})); err != nil {
+		return err
+	}
+	if err := o.admission(mgr, certificates); err != nil {
+		return err
+	}
+	return serve(ctx, o.httpAddress, prometheus.Gatherers{registry, ctrlmetrics.Registry}, mgr, readiness(mgr, certificates))
+}
+
+func (o *options) manager(ctx context.Context, config *rest.Config, certificates *webhookCertificates) (manager.Manager, error) {
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:           clientgoscheme.Scheme,
+		Cache:            allocation.CacheOptions(),
+		Logger:           klog.FromContext(ctx),
+		LeaderElection:   o.leaderElect,
+		LeaderElectionID: name, LeaderElectionNamespace: o.namespace,
+		// The process ends right after the manager has stopped.
+		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &o.leaseDuration, RenewDeadline: &o.renewDeadline, RetryPeriod: &o.retryPeriod,
+		// Both are served by this program, as the kubelet plugin does it.
+		Metrics:                metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress: "0",
+		WebhookServer:          o.webhookServer(certificates),
+		BaseContext:            func() context.Context { return ctx },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the controller: %w", err)
+	}
+	return mgr, nil
+}
+
+// serve runs the manager and the HTTP endpoints; when one ends, so does the
+// other.
+func serve(ctx context.Context, address string, metrics prometheus.Gatherer, mgr manager.Manager, ready monitoring.Check) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg      sync.WaitGroup
+		httpErr error
+	)
+	// The endpoints stay while the manager stops.
+	served, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	if address != "" {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("--http-address %q: %w", address, err)
+		}
+		wg.Go(func() {
+			defer cancel()
+			httpErr = monitoring.Serve(served, listener, monitoring.Handler(metrics, alive, ready))
+		})
+	}
+	err := mgr.Start(ctx)
+	stopServing()
+	wg.Wait()
+	return errors.Join(err, httpErr)
+}
+
+// alive is always true: a controller that cannot go on ends.
+func alive(context.Context) error { return nil }
+
+// readiness is whether this replica knows the cluster, and can answer the
+// webhook.
+func readiness(mgr manager.Manager, certificates *webhookCertificates) monitoring.Check {
+	return func(ctx context.Context) error {
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("what the cluster has is not known yet")
+		}
+		return certificates.ready()
+	}
+}
+
+// clientConfig does not limit the client: the API server protects itself better
+// than a client can, and tells when to come back.
+func (o *options) clientConfig() (*rest.Config, error) {
+	config, err := o.bareClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return rest.AddUserAgent(config, name), nil
+}
+
+func (o *options) bareClientConfig() (*rest.Config, error) {
+	if o.kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("connect as the pod's service account: %w: outside a pod set --kubeconfig", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
+	}
+	return config, nil
+}
