@@ -73,14 +73,6 @@ type question struct {
 	managed   bool
 }
 
-// who allocates the claim.
-func (q *question) who() string {
-	if q.managed {
-		return "the controller"
-	}
-	return "kube-scheduler"
-}
-
 // Explain finds out why the claim waits. It ends with the context, with what it
 // knows by then.
 func (a *Analyst) Explain(ctx context.Context, claim *resourceapi.ResourceClaim, view *fleet.View, users consumers.Consumers) Explanation {
@@ -159,21 +151,17 @@ func (a *Analyst) judge(ctx context.Context, q *question, p *places, tallies []*
 		return Explanation{ReasonWaiting, fmt.Sprintf("The claim's pods fit on none of the nodes that have devices of %s.", a.driver)}
 	}
 	if t := worst(tallies, (*tally).neverEnough); t != nil {
-		text := fmt.Sprintf("%s needs %s, and no node has as many, even if all were free", t.title(), t.needs())
+		text := fmt.Sprintf("%s needs %s, and no node has that, even if all devices were free", t.title(), t.needs())
 		if t.ever > 0 {
 			text += fmt.Sprintf(" (%s has %d)", t.everNode, t.ever)
 		}
 		if t.temporary() {
-			return Explanation{ReasonWaiting, text + "."}
+			return Explanation{ReasonWaiting, fmt.Sprintf("%s needs %s, and nobody may give away devices that are settling.", t.title(), t.needs())}
 		}
 		return Explanation{ReasonImpossible, text + "."}
 	}
 	if t := worst(tallies, (*tally).notEnough); t != nil {
-		text := fmt.Sprintf("%s needs %s on one node, and no device is free.", t.title(), t.needs())
-		if t.most > 0 {
-			text = fmt.Sprintf("%s needs %s on one node, and %s, which has most, has %d free.", t.title(), t.needs(), t.mostNode, t.most)
-		}
-		return Explanation{ReasonWaiting, text}
+		return Explanation{ReasonWaiting, fmt.Sprintf("%s needs %s, and %s.", t.title(), t.needs(), t.shortOf())}
 	}
 	return a.search(ctx, q, p, tallies)
 }

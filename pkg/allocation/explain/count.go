@@ -44,7 +44,9 @@ func (a *Analyst) count(ctx context.Context, q *question, p *places) ([]*tally, 
 			t.trouble = fmt.Sprintf("%s names the DeviceClass %q, which does not exist: create it, or name another one in a new claim.", t.title(), t.class)
 			continue
 		}
-		if t.foreign = !a.classes.Read(class).Ours; t.foreign {
+		meaning := a.classes.Read(class)
+		t.kind = meaning.Kind
+		if t.foreign = !meaning.Ours; t.foreign {
 			continue
 		}
 		t.after = make([]int, len(t.selectors))

@@ -9,6 +9,7 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/classes"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 )
 
@@ -23,6 +24,8 @@ type tally struct {
 	count int64
 	admin bool
 
+	// kind is that of the class's devices.
+	kind string
 	// foreign is set if the class is of another driver.
 	foreign bool
 	// trouble is what makes the request impossible whatever is free.
@@ -33,8 +36,9 @@ type tally struct {
 	// nodes that fit.
 	ofClass int
 	after   []int
-	// others are given away by somebody else, settling by nobody for now, ill
-	// counts those with other taints by the taint's value.
+	// others are given away by somebody else, ill counts those with taints by the
+	// taint's value. Settling are devices of the kind, matching or not, that
+	// nobody gives away for now: what tells whose they are is what changes.
 	others, settling int
 	ill              map[string]int
 	free             int
@@ -86,9 +90,9 @@ func (t *tally) title() string {
 // needs says how many devices are asked for.
 func (t *tally) needs() string {
 	if t.count == 0 {
-		return "all devices of a node"
+		return "all devices that match on a node"
 	}
-	return plural(int(t.count), "device")
+	return plural(int(t.count), "device") + " on one node"
 }
 
 func (t *tally) neverEnough() bool { return !t.foreign && !t.enoughEver }
@@ -97,37 +101,32 @@ func (t *tally) notEnough() bool   { return !t.foreign && !t.admin && !t.enough 
 // temporary tells whether it may help to wait for devices that settle.
 func (t *tally) temporary() bool { return t.settling > 0 }
 
+// shortOf says what is missing now of what is needed.
+func (t *tally) shortOf() string {
+	switch {
+	case t.most == 0:
+		return "no device is free"
+	case t.count == 0:
+		return "nowhere are all free"
+	default:
+		return fmt.Sprintf("%s, which has most, has %d free", t.mostNode, t.most)
+	}
+}
+
 // add counts the devices of a node of which match are those that all selectors
 // leave over.
 func (t *tally) add(node *fleet.Node, managed bool, match []fleet.Set) {
 	total, free := 0, 0
-	allFree := true
 	for i, pool := range node.Pools {
-		for d := range match[i].All() {
-			device := &pool.Shape.Devices[d]
-			if isSettling(device) {
+		for d := range pool.Shape.Devices {
+			if device := &pool.Shape.Devices[d]; isSettling(device) && (t.kind == classes.KindMixed || t.kind == string(device.Kind)) {
 				t.settling++
-				continue
 			}
-			if device.Managed != managed {
-				t.others++
-				continue
-			}
-			if ill := untolerated(device, t.tolerations); ill != "" {
-				if t.ill == nil {
-					t.ill = map[string]int{}
-				}
-				t.ill[ill]++
-				total++ // it may get well
-				allFree = false
-				continue
-			}
-			total++
-			if pool.Free.Has(d) || device.Several || t.admin {
-				free++
-			} else {
-				allFree = false
-			}
+		}
+		for d := range match[i].All() {
+			usable, isFree := t.sort(pool, d, managed)
+			total += usable
+			free += isFree
 		}
 	}
 	t.free += free
@@ -138,12 +137,35 @@ func (t *tally) add(node *fleet.Node, managed bool, match []fleet.Set) {
 		t.ever, t.everNode = total, node.Name
 	}
 	if t.count == 0 {
-		t.enough = t.enough || total > 0 && allFree
+		t.enough = t.enough || total > 0 && free == total
 		t.enoughEver = t.enoughEver || total > 0
 	} else {
 		t.enough = t.enough || int64(free) >= t.count
 		t.enoughEver = t.enoughEver || int64(total) >= t.count
 	}
+}
+
+// sort counts one device. It returns 1 for usable if the claim may ever have it,
+// and 1 for free if it may have it now.
+func (t *tally) sort(pool *fleet.Pool, d int, managed bool) (usable, free int) {
+	device := &pool.Shape.Devices[d]
+	ill := untolerated(device, t.tolerations)
+	switch {
+	case isSettling(device):
+	case device.Managed != managed:
+		t.others++
+	case ill != "":
+		if t.ill == nil {
+			t.ill = map[string]int{}
+		}
+		t.ill[ill]++
+		return 1, 0 // it may get well
+	case pool.Free.Has(d) || device.Several || t.admin:
+		return 1, 1
+	default:
+		return 1, 0
+	}
+	return 0, 0
 }
 
 // isSettling tells whether nobody may give the device away for now.
@@ -206,7 +228,7 @@ func (t *tally) left() string {
 		fmt.Fprintf(&b, ", %d %s tainted (%s)", t.ill[reason], verb(t.ill[reason], "is", "are"), reason)
 	}
 	if t.settling > 0 {
-		fmt.Fprintf(&b, ", %d %s settling between kube-scheduler and the controller", t.settling, verb(t.settling, "is", "are"))
+		fmt.Fprintf(&b, ", %d %s settling, that is changing hands between kube-scheduler and the controller", t.settling, verb(t.settling, "is", "are"))
 	}
 	if t.others > 0 {
 		fmt.Fprintf(&b, ", %d %s for claims of the other kind of class (managed or not)", t.others, verb(t.others, "is", "are"))
