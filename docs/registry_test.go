@@ -18,7 +18,7 @@ func TestEveryFlagOfRegistryTrustIsDocumented(t *testing.T) {
 		documented = append(documented, m[1])
 	}
 	flags := []string{}
-	for _, args := range [][]string{{"--help"}, {"remove", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"remove", "--help"}, {"uninstall", "--help"}} {
 		help, err := exec.CommandContext(t.Context(), "go", append([]string{"run", "../cmd/registry-trust"}, args...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, help)

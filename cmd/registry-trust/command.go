@@ -26,12 +26,19 @@ checks it against the registries. What it has written stays when it ends, so tha
 an update leaves no moment without trust; "registry-trust remove" removes it.`,
 		// Adds --version.
 		Version: version.Get().GitVersion,
-	}, o.validateRun, func(ctx context.Context) error { return run(ctx, o) }, o.addCommonFlags, o.addRunFlags)
+	}, o.validateRun, func(ctx context.Context) error { return run(ctx, o) }, o.addNodeFlags, o.addRunFlags)
 	command.CompletionOptions.DisableDefaultCmd = true
 	command.AddCommand(subcommand(&cobra.Command{
 		Use:   "remove",
 		Short: "Remove everything that registry-trust has written on this node",
-	}, o.validate, func(ctx context.Context) error { return remove(ctx, o) }, o.addCommonFlags, o.addRemoveFlags))
+	}, o.validate, func(ctx context.Context) error { return remove(ctx, o) }, o.addNodeFlags, o.addRemoveFlags))
+	command.AddCommand(subcommand(&cobra.Command{
+		Use:   "uninstall",
+		Short: "Have all nodes of the DaemonSet remove everything, and wait for it",
+		Long: `Runs in the cluster, before the DaemonSet is deleted: changes it so that its pods
+run "registry-trust remove", and returns when they all have. It fails, and names
+them, if some nodes have not in time.`,
+	}, o.validateUninstall, func(ctx context.Context) error { return uninstallAll(ctx, o) }, o.addClusterFlags, o.addUninstallFlags))
 	return command
 }
 

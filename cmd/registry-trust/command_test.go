@@ -21,6 +21,7 @@ func TestWrongFlags(t *testing.T) {
 		"unknown flag":    {[]string{"--restart"}, []string{"--restart"}},
 		"unknown command": {[]string{"delete"}, []string{"delete"}},
 		"no cluster":      {[]string{"--node-name=n", "--kubeconfig=/no/such/file"}, []string{`--kubeconfig "/no/such/file"`}},
+		"uninstall":       {[]string{"uninstall", "--namespace=", "--daemonset=", "--timeout=0s"}, []string{"--namespace is empty", "--daemonset is empty", "--timeout 0s"}},
 		"remove":          {[]string{"remove", "--interval=1s"}, []string{"--interval"}},
 	} {
 		t.Run(name, func(t *testing.T) {

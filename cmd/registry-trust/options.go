@@ -24,6 +24,9 @@ type options struct {
 	kubeconfig       string
 
 	stay bool
+
+	namespace, daemonSet, container string
+	timeout                         time.Duration
 }
 
 func defaultOptions() *options {
@@ -35,11 +38,15 @@ func defaultOptions() *options {
 		interval:         10 * time.Minute,
 		retry:            30 * time.Second,
 		nodeName:         os.Getenv("NODE_NAME"),
+		namespace:        "eks-hybrid-dra",
+		daemonSet:        "eks-hybrid-dra-registry-trust",
+		container:        "registry-trust",
+		timeout:          5 * time.Minute,
 	}
 }
 
-// addCommonFlags are for all commands.
-func (o *options) addCommonFlags(flags *pflag.FlagSet) {
+// addNodeFlags are for the commands that run on a node.
+func (o *options) addNodeFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.certsDir, "certs-dir", o.certsDir, "containerd's folder with the settings of registries, the same path on the host and here")
 	flags.StringVar(&o.httpAddress, "http-address", o.httpAddress, "address that serves /metrics, /healthz and /readyz; empty: none")
 }
@@ -50,11 +57,23 @@ func (o *options) addRunFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.interval, "interval", o.interval, "how long after one check of everything the next one begins; changes of the configuration are seen at once")
 	flags.DurationVar(&o.retry, "retry", o.retry, "the same as --interval while there is a problem")
 	flags.StringVar(&o.nodeName, "node-name", o.nodeName, "name of this node in the cluster (default: $NODE_NAME)")
+	o.addClusterFlags(flags)
+}
+
+// addClusterFlags are for the commands that talk to the API server.
+func (o *options) addClusterFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig file; empty: the pod's service account")
 }
 
 func (o *options) addRemoveFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.stay, "stay", o.stay, "stay, and be ready, after everything is removed, so that a DaemonSet that runs this shows when all nodes are done")
+}
+
+func (o *options) addUninstallFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.namespace, "namespace", o.namespace, "namespace of the DaemonSet")
+	flags.StringVar(&o.daemonSet, "daemonset", o.daemonSet, "DaemonSet that runs registry-trust on the nodes")
+	flags.StringVar(&o.container, "container", o.container, "container of its pods that does")
+	flags.DurationVar(&o.timeout, "timeout", o.timeout, "how long to wait for all nodes")
 }
 
 // validate names every flag with a wrong value.
@@ -82,4 +101,17 @@ func (o *options) validateRun() error {
 		err = errors.Join(err, errors.New("--node-name is empty: set it, or NODE_NAME, to the name of this node in the cluster"))
 	}
 	return err
+}
+
+func (o *options) validateUninstall() error {
+	var errs []error
+	for flag, value := range map[string]string{"--namespace": o.namespace, "--daemonset": o.daemonSet, "--container": o.container} {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("%s is empty", flag))
+		}
+	}
+	if o.timeout < shortest {
+		errs = append(errs, fmt.Errorf("--timeout %s: want at least %s", o.timeout, shortest))
+	}
+	return errors.Join(errs...)
 }

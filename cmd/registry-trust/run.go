@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust/uninstall"
 )
 
 func run(ctx context.Context, o *options) error {
@@ -72,6 +74,29 @@ func remove(ctx context.Context, o *options) error {
 	return o.serve(ctx, registry, fine, fine, func(ctx context.Context) { <-ctx.Done() })
 }
 
+// uninstallAll removes what was written on all nodes.
+func uninstallAll(ctx context.Context, o *options) error {
+	client, err := o.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	err = uninstall.DaemonSet{
+		Client:    client,
+		Namespace: o.namespace,
+		Name:      o.daemonSet,
+		Container: o.container,
+		Args:      []string{"remove", "--stay"},
+		Poll:      time.Second,
+	}.Run(ctx)
+	if err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Nothing is left on any node of what registry-trust has written")
+	return nil
+}
+
 // serve runs work and the HTTP endpoints; when one ends, so does the other.
 func (o *options) serve(ctx context.Context, registry *prometheus.Registry, healthy, ready monitoring.Check, work func(context.Context)) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -107,7 +132,7 @@ func newRegistry() (*prometheus.Registry, error) {
 	return registry, nil
 }
 
-// client is for events.
+// client is for events, and for uninstall.
 func (o *options) client() (kubernetes.Interface, error) {
 	config, err := o.clientConfig()
 	if err != nil {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -100,6 +101,13 @@ func TestContainerdTrustsPrivateRegistries(t *testing.T) {
 		t.Errorf("%s is not as before (-before +after):\n%s", certsFolder, diff)
 	}
 	s.wantPullFails("removed", one.image(), unknownAuthority)
+
+	trust.apply(registryTrustFolder)
+	s.pullsNow("again", one.image())
+	trust.uninstall()
+	if diff := cmp.Diff(before, s.certs()); diff != "" {
+		t.Errorf("%s is not as before, after registry-trust uninstall (-before +after):\n%s", certsFolder, diff)
+	}
 }
 
 // trust is registry-trust, installed from its plain manifests.
@@ -164,6 +172,18 @@ func (tr *trust) apply(folder string) {
 	}
 	if err := cluster.WaitDaemonSet(ctx, harness.Namespace, registryTrust); err != nil {
 		tr.t.Fatal(err)
+	}
+}
+
+// uninstall has all nodes remove what was written, as the chart does it.
+func (tr *trust) uninstall() {
+	tr.t.Helper()
+	ctx, cancel := context.WithTimeout(tr.ctx, patience)
+	defer cancel()
+	run := exec.CommandContext(ctx, "go", "run", "./cmd/registry-trust", "uninstall", "--kubeconfig", cluster.Kubeconfig)
+	run.Dir = cluster.Root
+	if out, err := run.CombinedOutput(); err != nil {
+		tr.t.Fatalf("registry-trust uninstall: %v\n%s", err, out)
 	}
 }
 
