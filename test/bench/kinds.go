@@ -113,14 +113,14 @@ func picturePairs(text page.Text) plot.Picture {
 		for _, sample := range from {
 			value, label := text.Report.Samples[sample][figures.Ours].Median(), ""
 			if value >= figures.Milliseconds(pairs.FilterTimeout) {
-				label = "gave up"
+				label = "gave up, 10 s"
 			}
 			s.Values, s.Labels = append(s.Values, value), append(s.Labels, label)
 		}
 		return s
 	}
 	node := plot.Bars{
-		Title: "Search on one node (each step of length is ten times)", Unit: "ms", Log: true, Legend: true,
+		Title: "Search on one node, logarithmic scale", Unit: "ms", Log: true, Legend: true,
 		Groups: []string{"8 pairs, all free", "8 pairs, a NIC is taken: there are 7", "4 pairs, a NIC is taken"},
 		Series: []plot.Series{
 			series("composites", pairs.Composite8Fits, pairs.Composite8Unsat, pairs.Composite4Gone),
