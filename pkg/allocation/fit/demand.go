@@ -182,6 +182,10 @@ func newVariant(view *fleet.View, claims []*resourceapi.ResourceClaim, picks [][
 			v.constrain(limit, first)
 		}
 	}
+	for i := range v.constraints { // claims that come later are not meant
+		c := &v.constraints[i]
+		c.applies = append(c.applies, make([]bool, len(v.requests)-len(c.applies))...)
+	}
 	return v, nil
 }
 

@@ -45,9 +45,8 @@ type known struct {
 type lack int
 
 const (
-	lacksNothing lack = iota
 	// lacksMatch: too few devices match, were they all free.
-	lacksMatch
+	lacksMatch lack = iota + 1
 	// lacksFree: enough match, but too few of them are free and healthy.
 	lacksFree
 	// refused: the allocator has said no, as for constraints.

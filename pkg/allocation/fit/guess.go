@@ -24,7 +24,7 @@ type guess struct {
 // not work out.
 func (g *guess) run(order []int) ([][]int, bool) {
 	g.left = slices.Clone(g.state.left)
-	g.chosen = fleet.MakeSet(len(g.state.board.devices))
+	g.chosen = fleet.MakeSet(len(g.state.devices))
 	g.devices = make([][]int, len(g.v.requests))
 	for i := range g.v.requests {
 		r := &g.v.requests[i]

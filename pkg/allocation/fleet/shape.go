@@ -150,20 +150,29 @@ func newShape(parts []*part) (*Shape, error) {
 			if _, twice := s.places[d.Name]; twice {
 				return nil, fmt.Errorf("device %s is there twice", d.Name)
 			}
-			for _, consumed := range p.consumes[i] {
-				for name, c := range consumed.Counters {
-					n, ok := counters[[2]string{consumed.CounterSet, name}]
-					if !ok {
-						return nil, fmt.Errorf("device %s takes counter %s of set %s, which is not there", d.Name, name, consumed.CounterSet)
-					}
-					d.Uses = append(d.Uses, Use{Counter: n, Amount: thousandths(c.Value)})
-				}
+			var err error
+			if d.Uses, err = usesOf(d.Name, p.consumes[i], counters); err != nil {
+				return nil, err
 			}
 			s.places[d.Name] = len(s.Devices)
 			s.Devices = append(s.Devices, d)
 		}
 	}
 	return s, nil
+}
+
+func usesOf(device string, consumes []resourceapi.DeviceCounterConsumption, counters map[[2]string]int) ([]Use, error) {
+	var uses []Use
+	for _, consumed := range consumes {
+		for name, c := range consumed.Counters {
+			n, ok := counters[[2]string{consumed.CounterSet, name}]
+			if !ok {
+				return nil, fmt.Errorf("device %s takes counter %s of set %s, which is not there", device, name, consumed.CounterSet)
+			}
+			uses = append(uses, Use{Counter: n, Amount: thousandths(c.Value)})
+		}
+	}
+	return uses, nil
 }
 
 func thousandths(q resource.Quantity) int64 { return q.MilliValue() }
