@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,7 @@ func TestContainerdTrustsPrivateRegistries(t *testing.T) {
 
 	trust.configure(map[string]string{"ca.crt": second.pem, "other.crt": second.pem})
 	trust.reports(one.host, 1, "")
+	trust.eventAgain(one.host + ": its certificate is trusted")
 	s.pullsNow("right-again", one.image())
 
 	// A mistake that can be seen does no harm.
@@ -256,6 +258,20 @@ func (tr *trust) event(text string) {
 	if _, err := cluster.WaitEvent(ctx, metav1.NamespaceDefault, tr.onlyNode().Name, text); err != nil {
 		tr.t.Error(err)
 	}
+}
+
+// eventAgain returns when such an event was counted a second time, which takes
+// the right to patch it.
+func (tr *trust) eventAgain(text string) {
+	tr.t.Helper()
+	node := tr.onlyNode().Name
+	tr.eventually("an event is told again: "+text, func(ctx context.Context) (bool, error) {
+		events, err := cluster.Client.CoreV1().Events(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + node})
+		if err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, text) && e.Count > 1 }), nil
+	})
 }
 
 func (s *space) onlyNode() *corev1.Node {
