@@ -13,6 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	dracel "k8s.io/dynamic-resource-allocation/cel"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
@@ -217,4 +220,64 @@ func TestLabelsThatNobodyTells(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(wanted.devices, func(w managed.Device) bool { return w.Managed }) {
 		t.Errorf("wants %v, %v", wanted.devices, err)
 	}
+}
+
+// The classes in the manifests match what is published, and no class fails on
+// any device.
+func TestClassesOfTheManifestsMatchWhatIsPublished(t *testing.T) {
+	classes := map[string][]string{}
+	for _, file := range []string{"deviceclass.yaml", "deviceclass-gpu-vf.yaml", "deviceclass-managed.yaml"} {
+		content, err := os.ReadFile(filepath.Join("../../deployments/manifests/base", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for document := range strings.SplitSeq(string(content), "\n---\n") {
+			var class resourceapi.DeviceClass
+			if err := yaml.UnmarshalStrict([]byte(document), &class); err != nil {
+				t.Fatal(err)
+			}
+			if managed := strings.HasPrefix(class.Name, "managed-"); managed != (class.Labels[v1alpha1.LabelManagedClass] == "true") {
+				t.Errorf("class %s has labels %v", class.Name, class.Labels)
+			}
+			classes[class.Name] = matched(t, class)
+		}
+	}
+	want := map[string][]string{}
+	for _, kind := range []string{"gpu", "gpu-vf", "vf"} {
+		want[kind+".eks-hybrid-dra"] = []string{kind + "=", kind + "=settling", kind + "=controller"}
+		want["managed-"+kind+".eks-hybrid-dra"] = []string{kind + "=controller"}
+	}
+	if diff := cmp.Diff(want, classes); diff != "" {
+		t.Errorf("classes and what they match (-want +got):\n%s", diff)
+	}
+}
+
+// matched returns the devices that a class matches, of each kind and with each
+// allocator.
+func matched(t *testing.T, class resourceapi.DeviceClass) (names []string) {
+	t.Helper()
+	compiler := dracel.GetCompiler(dracel.Features{})
+	for _, kind := range []device.Kind{device.KindGPU, device.KindGPUVF, device.KindVF} {
+		for _, allocator := range []managed.Allocator{"", managed.Settling, managed.Controller} {
+			d := owned{Device: device.Device{Kind: kind, Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
+				device.AttributeType: {StringValue: ptr.To(string(kind))},
+			}}}
+			all := true
+			for _, selector := range class.Spec.Selectors {
+				compiled := compiler.CompileCELExpression(selector.CEL.Expression, dracel.Options{})
+				if compiled.Error != nil {
+					t.Fatal(compiled.Error)
+				}
+				match, _, err := compiled.DeviceMatches(t.Context(), dracel.Device{Driver: testDriver, Attributes: d.attributes(allocator)})
+				if err != nil {
+					t.Errorf("class %s fails on a %s of %q: %v", class.Name, kind, allocator, err)
+				}
+				all = all && match
+			}
+			if all {
+				names = append(names, string(kind)+"="+string(allocator))
+			}
+		}
+	}
+	return names
 }
