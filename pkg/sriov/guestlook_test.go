@@ -214,7 +214,13 @@ func TestGuestWatch(t *testing.T) {
 	within("PF down", func() { command(t, "ip", "link", "set", pf, "down") }, problem(ReasonLinkDown))
 	within("PF renamed", func() { command(t, "ip", "link", "set", pf, "name", "renamed0") }, attribute("pfName", "renamed0"))
 	within("PF named back", func() { command(t, "ip", "link", "set", "renamed0", "name", pf) }, attribute("pfName", pf))
-	within("PF up", func() { command(t, "ip", "link", "set", pf, "up") }, func(found device.Inventory) string {
+	// From when the card has its link: its driver takes seconds to get it.
+	within("PF has its link again", func() {
+		command(t, "ip", "link", "set", pf, "up")
+		start := time.Now()
+		eventually(t, "the PF has a link", func() bool { return f.mustLink(t, guestSwitched).Carrier })
+		t.Logf("the card had its link after %s", time.Since(start).Round(time.Millisecond))
+	}, func(found device.Inventory) string {
 		if problems := found.Devices[0].Problems; len(problems) > 0 {
 			return fmt.Sprint(problems)
 		}
