@@ -207,6 +207,7 @@ func TestLabels(t *testing.T) {
 		"time, negative":     {labels: `{eks-hybrid-dra/unused-after: "-1m"}`, want: []string{`unused-after]: Invalid value: "-1m"`}},
 		"timeout of nothing": {labels: `{eks-hybrid-dra/gang-timeout: "5m"}`, want: []string{`gang-timeout]: Forbidden`}},
 		"class not managed":  {labels: `{eks-hybrid-dra/gang: g, eks-hybrid-dra/gang-size: "2"}`, class: "gpu", want: []string{"labels[eks-hybrid-dra/gang]: Forbidden", "managed class"}},
+		"another driver's":   {labels: `{eks-hybrid-dra/gang: g, eks-hybrid-dra/gang-size: "2"}`, class: "nic"},
 		"class not known":    {labels: `{eks-hybrid-dra/gang: g, eks-hybrid-dra/gang-size: "2"}`, class: "to-come"},
 		"somebody else's":    {labels: `{app: x}`},
 	} {

@@ -159,13 +159,16 @@ func (v *Validator) validateLabels(ctx context.Context, c *claim) field.ErrorLis
 	return errs
 }
 
-// noneManaged tells whether all classes are known and none is managed.
+// noneManaged tells whether the claim asks for devices of this driver by classes
+// of which all are known and none is managed.
 func (v *Validator) noneManaged(ctx context.Context, c *claim) bool {
-	asked := classes.Of(&c.spec)
-	for _, a := range asked {
-		if class, known := v.class(ctx, a.Class); !known || class.Managed {
+	ours := false
+	for _, a := range classes.Of(&c.spec) {
+		class, known := v.class(ctx, a.Class)
+		if !known || class.Managed {
 			return false
 		}
+		ours = ours || class.Ours
 	}
-	return len(asked) > 0
+	return ours
 }
