@@ -30,11 +30,17 @@ func (s *Suite) scheduler(ctx context.Context) (err error) {
 	if err := s.addNodes(ctx); err != nil {
 		return err
 	}
+	process, err := findScheduler("/proc", s.Cluster.Kubeconfig)
+	if errors.Is(err, errNoScheduler) {
+		s.report.Notes = append(s.report.Notes, "The scheduler's processor time was not measured: "+err.Error()+".")
+	} else if err != nil {
+		return err
+	}
 	kinds := []work{{SchedulerGPU, gpuClass}, {SchedulerComposite, pairClass}}
 	for round := range s.Size.Rounds {
 		for i := range kinds {
 			kind := kinds[(i+round)%len(kinds)]
-			rate, err := s.place(ctx, kind)
+			rate, err := s.place(ctx, kind, process)
 			if err != nil {
 				return fmt.Errorf("%s: %w", kind.name, err)
 			}
@@ -45,8 +51,9 @@ func (s *Suite) scheduler(ctx context.Context) (err error) {
 }
 
 // place has pods of a kind placed and returns how many were per second, from the
-// creation of the first until the last had its node.
-func (s *Suite) place(ctx context.Context, kind work) (rate float64, err error) {
+// creation of the first until the last had its node. It keeps how much processor
+// time the scheduler took, if that is a process here.
+func (s *Suite) place(ctx context.Context, kind work, process string) (rate float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	runner := pods.Runner{Cluster: s.Cluster, Namespace: podNamespace, Image: "localhost/none:none"}
@@ -71,6 +78,7 @@ func (s *Suite) place(ctx context.Context, kind work) (rate float64, err error) 
 	if err := placed.await(ctx, 1); err != nil {
 		return 0, err
 	}
+	used := s.processorTimeOf(process)
 	start := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelism)
@@ -82,7 +90,24 @@ func (s *Suite) place(ctx context.Context, kind work) (rate float64, err error) 
 		return 0, err
 	}
 	took := time.Since(start)
+	if err := used(kind); err != nil {
+		return 0, err
+	}
 	return float64(s.Size.Pods) / took.Seconds(), s.checkClaims(ctx, kind)
+}
+
+// processorTimeOf returns a function that keeps what the scheduler has taken for
+// each pod since.
+func (s *Suite) processorTimeOf(process string) func(work) error {
+	if process == "" {
+		return func(work) error { return nil }
+	}
+	before, err := processorTime(process)
+	return func(kind work) error {
+		after, errAfter := processorTime(process)
+		s.keep(kind.name+cpuSuffix, (after-before)/time.Duration(s.Size.Pods))
+		return errors.Join(err, errAfter)
+	}
 }
 
 // create creates a pod that runs on simulated nodes only.
