@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -62,9 +64,7 @@ func TestContainerdTrustsPrivateRegistries(t *testing.T) {
 	trust.event(one.host + ": its certificate is trusted")
 	trust.reports(foreignHost, 0, "ForeignFiles")
 	trust.event(certsFolder + "/" + foreignHost + " holds files that registry-trust did not write")
-	if text := trust.metrics(); !strings.Contains(text, `eks_hybrid_dra_registry_containerd_config_path{state="set"} 1`) {
-		t.Errorf("the metrics do not say that config_path is set:\n%s", ours(text))
-	}
+	trust.saysMetric("eks_hybrid_dra_registry_containerd_config_path{state=\"set\"} 1\n")
 
 	// The authority changes: first both are trusted, then the registry has a
 	// certificate from the new one, then the old one is trusted no more.
@@ -86,7 +86,6 @@ func TestContainerdTrustsPrivateRegistries(t *testing.T) {
 	trust.configure(map[string]string{"ca.crt": second.pem, "other.crt": second.pem})
 	trust.reports(one.host, 1, "")
 	trust.eventAgain(one.host + ": its certificate is trusted")
-	s.pullsNow("right-again", one.image())
 
 	// A mistake that can be seen does no harm.
 	trust.configure(map[string]string{"ca.crt": "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----\n", "other.crt": second.pem})
@@ -106,16 +105,67 @@ func TestContainerdTrustsPrivateRegistries(t *testing.T) {
 
 	trust.apply(registryTrustFolder)
 	s.pullsNow("again", one.image())
+	trust.knowsWhenContainerdDoesNotLook(one)
 	trust.uninstall()
 	if diff := cmp.Diff(before, s.certs()); diff != "" {
 		t.Errorf("%s is not as before, after registry-trust uninstall (-before +after):\n%s", certsFolder, diff)
 	}
 }
 
+// knowsWhenContainerdDoesNotLook compares what is said about config_path with
+// what containerd does.
+func (tr *trust) knowsWhenContainerdDoesNotLook(registry *registryServer) {
+	tr.t.Helper()
+	const file, list = "/etc/containerd/config.toml", certsFolder + ":/etc/docker/certs.d"
+	original := tr.node("cat", file)
+	kept := filepath.Join(tr.t.TempDir(), "config.toml")
+	use := func(content string) {
+		tr.t.Helper()
+		if err := os.WriteFile(kept, []byte(content), 0o600); err != nil {
+			tr.t.Fatal(err)
+		}
+		tr.node("cp", kept, file)
+		tr.restart(harness.Containerd)
+	}
+	defer use(original)
+	for i, test := range []struct {
+		name, config string
+		state        string
+		pulls        bool
+	}{
+		{"list", strings.Replace(original, certsFolder, list, 1), "list", false},
+		{"list-local-pull", strings.Replace(strings.Replace(original, certsFolder, list, 1), "  snapshotter =", "  discard_unpacked_layers = true\n  snapshotter =", 1), "set", true},
+		// The default of containerd 2 is the list.
+		{"unset", strings.Replace(original, `config_path = "`+certsFolder+`"`, "", 1), "unset", false},
+	} {
+		if test.config == original {
+			tr.t.Fatalf("%s was not changed:\n%s", file, original)
+		}
+		use(test.config)
+		// A change of the configuration starts a new look at everything.
+		tr.registries += fmt.Sprintf("# %d\n", i)
+		tr.configure(tr.files)
+		tr.saysMetric(fmt.Sprintf("eks_hybrid_dra_registry_containerd_config_path{state=%q} 1\n", test.state))
+		if test.pulls {
+			tr.pullsNow(test.name, registry.image())
+		} else {
+			tr.wantPullFails(test.name, registry.image(), unknownAuthority)
+		}
+	}
+}
+
+// saysMetric returns when the metrics have the line.
+func (tr *trust) saysMetric(line string) {
+	tr.t.Helper()
+	tr.eventually("the metrics say "+line, func(context.Context) (bool, error) { return strings.Contains(tr.metrics(), line), nil })
+}
+
 // trust is registry-trust, installed from its plain manifests.
 type trust struct {
 	*space
 	registries string
+	// files are the certificates that were given last.
+	files map[string]string
 }
 
 func newTrust(s *space, registries string) *trust {
@@ -144,6 +194,7 @@ func newTrust(s *space, registries string) *trust {
 // configure makes or changes the ConfigMap.
 func (tr *trust) configure(files map[string]string) {
 	tr.t.Helper()
+	tr.files = files
 	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: registryTrust}, Data: map[string]string{"registries.yaml": tr.registries}}
 	for name, content := range files {
 		config.Data[name] = content
