@@ -39,6 +39,8 @@ type known struct {
 	options []option
 	// lacking tells why there are none.
 	lacking lack
+	// err is what was wrong with a device that therefore suits nobody.
+	err error
 }
 
 // lack is why nothing can be done in a state.
@@ -138,7 +140,7 @@ func (e *evaluator) look(ctx context.Context, v *variant, n *fleet.Node, more fl
 			return k, nil
 		}
 	}
-	k := &known{options: options(v, b.suits, now)}
+	k := &known{options: options(v, b.suits, now), err: b.err}
 	if len(k.options) == 0 {
 		k.lacking = lacksFree
 		if !possible(v, b.match, b.suits, b.managed) {

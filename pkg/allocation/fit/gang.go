@@ -28,8 +28,8 @@ func (p *Planner) gang(ctx context.Context, view *fleet.View, ask Ask) ([]Choice
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	// An option that the allocator refuses is not tried again, so this ends.
-	for {
+	// What the allocator refuses is not planned again.
+	for range maxReplans {
 		plan, err := s.plan(ctx)
 		if err != nil {
 			return nil, err
@@ -42,7 +42,11 @@ func (p *Planner) gang(ctx context.Context, view *fleet.View, ask Ask) ([]Choice
 			return choices, err
 		}
 	}
+	return nil, fmt.Errorf("%w: the allocator has refused %d ways to place %d claims at the same time", ErrNoFit, maxReplans, len(s.claims))
 }
+
+// maxReplans bounds how often the allocator may refuse a plan.
+const maxReplans = 64
 
 // errReplan tells that the allocator has refused what was planned.
 var errReplan = errors.New("the allocator refuses what was planned")
@@ -243,7 +247,8 @@ func (s *gangSearch) write(ctx context.Context, plan *gangPlan) ([]Choice, error
 				Claim: m.claim.UID, Node: g.node.Name, Allocation: results[0],
 				Why: fmt.Sprintf("%s; the %d claims of the gang are on %s", describe(g.node, b.board, m.devices, m.v), len(s.claims), nodes(len(plan.grounds))),
 			}
-			more = b.with(more, m.place)
+			// Where it was shown all, it may have taken others than planned.
+			more = b.with(more, place{v: m.v, devices: b.given(m.v, g.node.Pools, results)})
 		}
 	}
 	choices := make([]Choice, len(s.claims))
@@ -278,6 +283,6 @@ func (s *gangSearch) failure() error {
 	if s.ask.TopologyLabel != "" {
 		within = fmt.Sprintf(" that have the same value of the label %s", s.ask.TopologyLabel)
 	}
-	return fmt.Errorf("%w: %d claims need devices at the same time, and %s of %d that may be used%s have not enough free ones for all of them together",
-		ErrNoFit, len(s.claims), nodes(len(s.grounds)), s.report.all, within)
+	return fmt.Errorf("%w: %d claims need devices at the same time, and %s of %d that may be used%s have not enough free ones for all of them together%s",
+		ErrNoFit, len(s.claims), nodes(len(s.grounds)), s.report.all, within, s.report.brokenText())
 }

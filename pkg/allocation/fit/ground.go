@@ -101,6 +101,7 @@ func (s *gangSearch) place(ctx context.Context, k *kind, n *fleet.Node, more fle
 		if err != nil {
 			return nil, err
 		}
+		s.report.noteBroken(known.err)
 		for i := range known.options {
 			o := &known.options[i]
 			if !o.sure && !o.refused {

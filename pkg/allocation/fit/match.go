@@ -179,7 +179,7 @@ func newOwnFinder() *ownFinder {
 	const text = `(?:"[A-Za-z0-9._/-]+"|'[A-Za-z0-9._/-]+')`
 	const attributes = `device\.attributes\[` + text + `\]`
 	return &ownFinder{
-		access:   regexp.MustCompile(attributes + `(?:\.\??([A-Za-z_][A-Za-z0-9_]*)|\[(` + text + `)\])`),
+		access:   regexp.MustCompile(attributes + `(?:\.\??([A-Za-z_][A-Za-z0-9_]*)(\s*\()?|\[(` + text + `)\])`),
 		presence: regexp.MustCompile(`(` + text + `) in ` + attributes),
 		harmless: regexp.MustCompile(`device\.(?:driver|allowMultipleAllocations|capacity\[` + text + `\])`),
 		device:   regexp.MustCompile(`\bdevice\b`),
@@ -204,7 +204,8 @@ func (f *ownFinder) find(expression string) bool {
 	for _, pattern := range []*regexp.Regexp{f.access, f.presence} {
 		for _, found := range pattern.FindAllStringSubmatch(expression, -1) {
 			for _, id := range found[1:] {
-				if slices.Contains(fleet.OwnAttributes(), strings.Trim(id, `"'`)) {
+				// A bracket makes it a call on all attributes, such as "exists".
+				if slices.Contains(fleet.OwnAttributes(), strings.Trim(id, `"'`)) || strings.HasSuffix(id, "(") {
 					return true
 				}
 			}

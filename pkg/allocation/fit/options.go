@@ -151,7 +151,18 @@ func (o *optioner) numaSets() [][]int {
 // within returns the best options on some NUMA nodes: one spot that has it all,
 // or else as few as can be.
 func (o *optioner) within(numas []int) []option {
-	spots := o.spotsOn(numas)
+	var found []option
+	for _, spots := range o.spotOrders(numas) {
+		if best := o.fewest(spots); best.sure {
+			found = append(found, best)
+		}
+	}
+	return found
+}
+
+// fewest returns the option with the fewest of the spots: any single one, or the
+// first of them.
+func (o *optioner) fewest(spots []int) option {
 	for size := 1; size <= len(spots); size++ {
 		for start := 0; start+size <= len(spots); start++ {
 			if size > 1 && start > 0 {
@@ -166,19 +177,22 @@ func (o *optioner) within(numas []int) []option {
 			if from = from.And(o.candidates); !possible(o.v, o.usable, o.suits, from) {
 				continue
 			}
-			if found := o.make(o.prefer(from)); found.sure {
-				return []option{found}
+			if best := o.make(o.prefer(from)); best.sure {
+				return best
 			}
 		}
 	}
-	return nil
+	return option{}
 }
 
-// spotsOn returns the spots on the NUMA nodes in the order in which they should
-// be used: first those that have something for every request, then the nearest,
-// then those where others lose least; one NUMA node after the other.
-func (o *optioner) spotsOn(numas []int) []int {
-	type merit struct{ spot, lacking, misfit, numa, harm, left int }
+// merit is how good a spot is; less is better.
+type merit struct{ spot, lacking, misfit, numa, harm, left int }
+
+// spotOrders returns the spots on the NUMA nodes in the orders in which they may
+// be used: the nearest first, then one NUMA node after the other, then those
+// where others lose least. In one order those come first that have something for
+// every request.
+func (o *optioner) spotOrders(numas []int) [][]int {
 	var all []merit
 	for n, spot := range o.state.spots {
 		at := slices.Index(numas, spot.numa)
@@ -208,10 +222,19 @@ func (o *optioner) spotsOn(numas []int) []int {
 			all = append(all, m)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b merit) int {
-		return cmp.Or(cmp.Compare(a.lacking, b.lacking), cmp.Compare(a.misfit, b.misfit), cmp.Compare(a.numa, b.numa),
-			cmp.Compare(a.harm, b.harm), cmp.Compare(a.left, b.left))
-	})
+	byMerit := func(a, b merit) int {
+		return cmp.Or(cmp.Compare(a.misfit, b.misfit), cmp.Compare(a.numa, b.numa), cmp.Compare(a.harm, b.harm), cmp.Compare(a.left, b.left))
+	}
+	slices.SortStableFunc(all, byMerit)
+	orders := [][]int{spotsOf(all)}
+	slices.SortStableFunc(all, func(a, b merit) int { return cmp.Compare(a.lacking, b.lacking) })
+	if completeFirst := spotsOf(all); !slices.Equal(completeFirst, orders[0]) {
+		orders = append(orders, completeFirst)
+	}
+	return orders
+}
+
+func spotsOf(all []merit) []int {
 	order := make([]int, len(all))
 	for i, m := range all {
 		order[i] = m.spot

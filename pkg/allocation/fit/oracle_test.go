@@ -16,7 +16,7 @@ import (
 // names, on which the allocator finds something among all managed devices.
 func (w *world) firstThatFits(claims ...*resourceapi.ResourceClaim) (string, []resourceapi.AllocationResult) {
 	w.Helper()
-	e := w.Planner.evaluator // for its compiled selectors
+	e := w.evaluator // for its compiled selectors
 	view := w.View()
 	for _, n := range view.Nodes() {
 		o := offer{node: n}

@@ -51,7 +51,9 @@ type Choice struct {
 
 // Planner chooses. It is safe for concurrent use; but two plans that are made
 // before the first has been assumed by the fleet may give out the same device,
-// which [fleet.Fleet.Assume] then refuses.
+// which [fleet.Fleet.Assume] then refuses. It makes one plan at a time, each in
+// some milliseconds; where only a search can tell, as for constraints that are
+// hard to meet, in up to some seconds.
 type Planner struct {
 	fleet *fleet.Fleet
 	mu    sync.Mutex // guards what follows

@@ -18,12 +18,19 @@ type suits struct {
 	// attribute. Devices with the same value have the same number, and those
 	// without one have -1.
 	values [][]int
+	// several are the devices of which several claims may have a part.
+	several fleet.Set
 	// err is what was wrong with a device that therefore suits nobody.
 	err error
 }
 
 func (m *matcher) suits(ctx context.Context, driver string, b *board, pools []*fleet.Pool, v *variant) (*suits, error) {
-	s := &suits{}
+	s := &suits{several: fleet.MakeSet(len(b.devices))}
+	for n, d := range b.devices {
+		if d.Several {
+			s.several.Add(n)
+		}
+	}
 	for i := range v.requests {
 		r := &v.requests[i]
 		match := fleet.MakeSet(len(b.devices))
@@ -101,6 +108,7 @@ func (s *suits) usable(v *variant, request int, now *state) fleet.Set {
 func possible(v *variant, usable []fleet.Set, s *suits, from fleet.Set) bool {
 	together := make(fleet.Set, len(from))
 	total := 0
+	several := s.several.Shared(from) > 0 // then one device may be counted twice
 	for i := range v.requests {
 		r := &v.requests[i]
 		switch {
@@ -115,5 +123,5 @@ func possible(v *variant, usable []fleet.Set, s *suits, from fleet.Set) bool {
 			together.Union(usable[i].And(from))
 		}
 	}
-	return together.Len() >= total
+	return several || together.Len() >= total
 }

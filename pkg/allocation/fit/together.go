@@ -134,6 +134,7 @@ func (s *search) best(ctx context.Context, v *variant, some []*candidate) ([]Cho
 		if err != nil {
 			return nil, err
 		}
+		s.report.noteBroken(k.err)
 		next := &prospect{candidate: c, known: k, lacked: k.lacking}
 		if !next.next() {
 			s.report.add(next.lacked, c.alike)

@@ -14,6 +14,8 @@ type report struct {
 	all, allowed, fitting int
 	lacking               map[lack]int
 	failed                error
+	// broken is what was wrong with a device, because of which it suits nobody.
+	broken error
 }
 
 // start begins to count anew, for the next alternative.
@@ -28,6 +30,20 @@ func (r *report) note(err error) {
 	if r.failed == nil {
 		r.failed = err
 	}
+}
+
+// noteBroken keeps the first error of a selector on a device.
+func (r *report) noteBroken(err error) {
+	if r.broken == nil {
+		r.broken = err
+	}
+}
+
+func (r *report) brokenText() string {
+	if r.broken == nil {
+		return ""
+	}
+	return "; a selector fails on some devices, which are left out: " + r.broken.Error()
 }
 
 // err says why nothing fits.
@@ -52,7 +68,7 @@ func (r *report) err() error {
 			why = append(why, fmt.Sprintf("on %d of them %s", n, part.text))
 		}
 	}
-	return fmt.Errorf("%w: %s of %d may be used; %s", ErrNoFit, nodes(r.allowed), r.all, strings.Join(why, ", "))
+	return fmt.Errorf("%w: %s of %d may be used; %s%s", ErrNoFit, nodes(r.allowed), r.all, strings.Join(why, ", "), r.brokenText())
 }
 
 func nodes(n int) string {
