@@ -96,6 +96,7 @@ func (d *Driver) allocators(ctx context.Context, w wantedAllocators, kept featur
 	if h.WantsLook() {
 		var err error
 		if question.Seen, err = d.publishedAllocators(ctx); err != nil {
+			h.tellOfFailure(ctx, err)
 			return nil, 0, err
 		}
 	}
@@ -193,7 +194,7 @@ func (h *handovers) tellOfImpossible(ctx context.Context, metrics *Metrics, w wa
 }
 
 // tellOfFailure logs once that devices stay with their allocators because
-// nothing else can be written down.
+// nothing else can be found out or written down.
 func (h *handovers) tellOfFailure(ctx context.Context, err error) {
 	failure := ""
 	if err != nil {
