@@ -53,21 +53,26 @@ func usageOf(node *fleet.Node) map[string]float64 {
 	return ratios
 }
 
+// pendingByLabels counts the claims that wait. Each class of this driver is
+// there: a series that comes and goes makes poor graphs.
 func (m *Metrics) pendingByLabels() map[labels]int {
+	view := m.fleet.View()
+	pending := map[labels]int{}
+	all, err := view.List()
+	if err != nil {
+		return nil // it never fails
+	}
+	for _, class := range all {
+		if l, ours := m.labelsOf(view, []classes.Asked{{Class: class.Name}}); ours {
+			pending[l] = 0
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	pending := map[labels]int{}
-	for l := range m.shown {
-		pending[l] = 0
-	}
-	view := m.fleet.View()
 	for _, w := range m.waiting {
 		if l, ours := m.labelsOf(view, w.asked); ours {
 			pending[l]++
 		}
-	}
-	for l := range pending {
-		m.shown[l] = true
 	}
 	return pending
 }
@@ -77,13 +82,6 @@ func (m *Metrics) ClassGone(name string) {
 	m.classes.Forget(name)
 	m.durations.DeletePartialMatch(prometheus.Labels{"device_class": name})
 	m.errors.DeletePartialMatch(prometheus.Labels{"device_class": name})
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for l := range m.shown {
-		if l.class == name && name != ClassOther {
-			delete(m.shown, l)
-		}
-	}
 }
 
 // labels are the values of the labels that all metrics of claims have.

@@ -54,9 +54,6 @@ type Metrics struct {
 	mu      sync.Mutex
 	leading bool
 	waiting map[types.UID]*waiting
-	// shown are the series of pending claims that were shown once. They stay, at
-	// zero: one that comes and goes makes poor graphs.
-	shown map[labels]bool
 }
 
 // waiting is a claim of this driver that is not allocated.
@@ -76,7 +73,7 @@ func New(registry prometheus.Registerer, options Options) (*Metrics, error) {
 	m := &Metrics{
 		fleet: options.Fleet, clock: options.Clock, classes: classes.NewReader(options.Fleet.DriverName()),
 		born:    options.Clock.Now(),
-		waiting: map[types.UID]*waiting{}, shown: map[labels]bool{},
+		waiting: map[types.UID]*waiting{},
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "dra_allocation_duration_seconds",
 			Help: "Time from a claim's creation to its first allocation, by whomever.",
