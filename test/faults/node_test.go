@@ -118,6 +118,8 @@ func (n *node) left() []string {
 	n.t.Helper()
 	fine := map[string]bool{
 		filepath.Join(n.dataDir(), "claims.lock"):            true,
+		filepath.Join(n.dataDir(), "allocators.json"):        true,
+		filepath.Join(n.dataDir(), "allocators.lock"):        true,
 		filepath.Join(n.dataDir(), "bin", "nvidia-cdi-hook"): true,
 		filepath.Join(n.dataDir(), "bin", "attach-hook"):     true,
 	}
