@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 )
@@ -59,34 +60,51 @@ func (s *gangSearch) prepare() error {
 		}
 	}
 	byKey := map[string]*kind{}
-	for _, c := range s.ask.Claims {
-		d, err := s.demand(s.view, []*resourceapi.ResourceClaim{c})
+	for _, m := range s.members() {
+		d, err := s.demand(s.view, m)
 		if err != nil {
 			return err
 		}
-		allowed, text := s.allowed(c)
+		allowed, text := s.allowed(m)
 		k := byKey[d.key+text]
 		if k == nil {
 			k = &kind{demand: d, allowed: allowed}
 			byKey[d.key+text] = k
 			s.kinds = append(s.kinds, k)
 		}
-		k.claims = append(k.claims, c)
+		k.members = append(k.members, m)
 	}
 	s.report.start(len(s.grounds))
 	return nil
 }
 
+// members are the groups, and the claims that are in none.
+func (s *gangSearch) members() []member {
+	var all []member
+	grouped := map[types.UID]bool{}
+	for _, group := range s.ask.Groups {
+		all = append(all, group)
+		for _, c := range group {
+			grouped[c.UID] = true
+		}
+	}
+	for _, c := range s.ask.Claims {
+		if !grouped[c.UID] {
+			all = append(all, member{c})
+		}
+	}
+	return all
+}
+
 // allowed tells on which grounds a member may be, also as a text to compare.
-func (s *gangSearch) allowed(c *resourceapi.ResourceClaim) ([]bool, string) {
-	filter := s.ask.NodesOf[c.UID]
-	if filter == nil {
+func (s *gangSearch) allowed(m member) ([]bool, string) {
+	if !slices.ContainsFunc(m, func(c *resourceapi.ResourceClaim) bool { return s.ask.NodesOf[c.UID] != nil }) {
 		return nil, ""
 	}
 	allowed, text := make([]bool, len(s.grounds)), make([]byte, len(s.grounds))
 	for i, g := range s.grounds {
 		text[i] = '-'
-		if allowed[i] = filter(g.node.Object); allowed[i] {
+		if allowed[i] = s.ask.allows(g.node.Object, m); allowed[i] {
 			text[i] = '+'
 		}
 	}
@@ -222,7 +240,7 @@ func (s *gangSearch) planWithin(ctx context.Context, grounds []*ground) (*gangPl
 
 // write has the allocator make what is planned.
 func (s *gangSearch) write(ctx context.Context, plan *gangPlan) ([]Choice, error) {
-	done := map[*resourceapi.ResourceClaim]Choice{}
+	done := map[types.UID]Choice{}
 	for _, g := range plan.grounds {
 		var more fleet.Set
 		for _, m := range g.members {
@@ -230,9 +248,9 @@ func (s *gangSearch) write(ctx context.Context, plan *gangPlan) ([]Choice, error
 			if !m.v.isWhole() {
 				o.order = slices.Concat(m.devices...)
 			}
-			results, err := s.try(ctx, s.view, m.v, g.node, more, o, []*resourceapi.ResourceClaim{m.claim})
+			results, err := s.try(ctx, s.view, m.v, g.node, more, o, m.member)
 			if errors.Is(err, errUndecided) {
-				return nil, fmt.Errorf("%w: it could not be decided in time whether node %s has room for claim %s/%s", ErrNoFit, g.node.Name, m.claim.Namespace, m.claim.Name)
+				return nil, fmt.Errorf("%w: it could not be decided in time whether node %s has room for claim %s/%s", ErrNoFit, g.node.Name, m.member[0].Namespace, m.member[0].Name)
 			} else if err != nil {
 				return nil, err
 			}
@@ -243,9 +261,9 @@ func (s *gangSearch) write(ctx context.Context, plan *gangPlan) ([]Choice, error
 			if results == nil {
 				return nil, s.refuse(ctx, m, g.node, more)
 			}
-			done[m.claim] = Choice{
-				Claim: m.claim.UID, Node: g.node.Name, Allocation: results[0],
-				Why: fmt.Sprintf("%s; the %d claims of the gang are on %s", describe(g.node, b.board, m.devices, m.v), len(s.claims), nodes(len(plan.grounds))),
+			why := fmt.Sprintf("%s; the %d claims of the gang are on %s", describe(g.node, b.board, m.devices, m.v), len(s.claims), nodes(len(plan.grounds)))
+			for i, c := range m.member {
+				done[c.UID] = Choice{Claim: c.UID, Node: g.node.Name, Allocation: results[i], Why: why}
 			}
 			// Where it was shown all, it may have taken others than planned.
 			more = b.with(more, place{v: m.v, devices: b.given(m.v, g.node.Pools, results)})
@@ -253,7 +271,7 @@ func (s *gangSearch) write(ctx context.Context, plan *gangPlan) ([]Choice, error
 	}
 	choices := make([]Choice, len(s.claims))
 	for i, c := range s.claims {
-		choices[i] = done[c]
+		choices[i] = done[c.UID]
 	}
 	return choices, nil
 }
@@ -271,7 +289,7 @@ func (s *gangSearch) refuse(ctx context.Context, m placed, n *fleet.Node, more f
 			return errReplan
 		}
 	}
-	return fmt.Errorf("claim %s/%s: node %s: the allocator refuses devices that it should give; please report this", m.claim.Namespace, m.claim.Name, n.Name)
+	return fmt.Errorf("claim %s/%s: node %s: the allocator refuses devices that it should give; please report this", m.member[0].Namespace, m.member[0].Name, n.Name)
 }
 
 // failure says why there is no way.

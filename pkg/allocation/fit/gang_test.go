@@ -147,6 +147,29 @@ func TestGangWithinOneValueOfALabel(t *testing.T) {
 	}
 }
 
+// TestGangOfPods has pods with a claim for GPUs and one for a VF each.
+func TestGangOfPods(t *testing.T) {
+	w := newWorld(t, fleettest.DGX("a"), fleettest.DGX("b"), fleettest.DGX("c"))
+	w.use("b", slices.Concat([]string{"gpu-7"}, someVFs(0, 8, 8))...)
+	claims := different(members(4, gpus(4)), members(4, vfs(1)))
+	ask := Ask{Claims: claims}
+	for i := range 4 {
+		ask.Groups = append(ask.Groups, []*resourceapi.ResourceClaim{claims[i], claims[4+i]})
+	}
+	choices, err := w.Gang(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range choices {
+		if c.Claim != claims[i].UID || c.Node != choices[(i+4)%8].Node || c.Node == "b" {
+			t.Errorf("claim %d is on node %s, the other of its pod on %s", i, c.Node, choices[(i+4)%8].Node)
+		}
+		if err := w.Assume(c.Claim, &c.Allocation); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestMembersMakeWay has members that may be on few nodes only, where whoever
 // comes first could take the place of another.
 func TestMembersMakeWay(t *testing.T) {

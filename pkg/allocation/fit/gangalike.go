@@ -13,16 +13,16 @@ func (s *gangSearch) placeAlike(ctx context.Context, k *kind, grounds []*ground)
 	if err != nil {
 		return nil, err
 	}
-	if room(stands) < len(k.claims) {
+	if room(stands) < len(k.members) {
 		if err := s.stretch(ctx, k, stands); err != nil {
 			return nil, err
 		}
-		if room(stands) < len(k.claims) {
+		if room(stands) < len(k.members) {
 			return nil, nil
 		}
 	}
 	var used []*ground
-	for rest := k.claims; len(rest) > 0; {
+	for rest := k.members; len(rest) > 0; {
 		next, members, err := s.nextStand(ctx, k, stands, len(rest))
 		if err != nil {
 			return nil, err
@@ -37,7 +37,7 @@ func (s *gangSearch) placeAlike(ctx context.Context, k *kind, grounds []*ground)
 			return nil, err
 		}
 		for i, at := range p.places {
-			g.members = append(g.members, placed{kind: k, claim: rest[i], place: at})
+			g.members = append(g.members, placed{kind: k, member: rest[i], place: at})
 		}
 		used, rest = append(used, g), rest[members:]
 	}
@@ -89,7 +89,7 @@ func room(stands []*stand) int {
 // to an end: the allocator may find a better way for all together.
 func (s *gangSearch) stretch(ctx context.Context, k *kind, stands []*stand) error {
 	for _, at := range stands {
-		for at.room < len(k.claims) {
+		for at.room < len(k.members) {
 			places, err := s.atOnce(ctx, k, at.grounds[0], at.room+1)
 			if err != nil {
 				return err

@@ -21,9 +21,9 @@ func (s *gangSearch) placeMixed(ctx context.Context, grounds []*ground) ([]*grou
 	})
 	m := &mover{gangSearch: s, grounds: grounds}
 	for _, k := range kinds {
-		for _, c := range k.claims {
+		for _, one := range k.members {
 			m.visited = map[*ground]bool{}
-			ok, err := m.add(ctx, placed{kind: k, claim: c})
+			ok, err := m.add(ctx, placed{kind: k, member: one})
 			if err != nil || !ok {
 				return nil, err
 			}

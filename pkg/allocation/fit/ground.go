@@ -11,11 +11,14 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 )
 
+// member is one claim of a gang, or several that need the same node.
+type member []*resourceapi.ResourceClaim
+
 // kind is what members of a gang have in common that ask for the same and may
 // use the same nodes.
 type kind struct {
 	*demand
-	claims []*resourceapi.ResourceClaim
+	members []member
 	// allowed has an entry for each ground.
 	allowed []bool
 	// limit is how many of the variants may be used.
@@ -42,8 +45,8 @@ type ground struct {
 
 // placed is a member of a gang on a ground.
 type placed struct {
-	kind  *kind
-	claim *resourceapi.ResourceClaim
+	kind   *kind
+	member member
 	place
 }
 
@@ -105,7 +108,7 @@ func (s *gangSearch) place(ctx context.Context, k *kind, n *fleet.Node, more fle
 		for i := range known.options {
 			o := &known.options[i]
 			if !o.sure && !o.refused {
-				if err := s.settle(ctx, k.claims[:1], v, n, more, o); err != nil {
+				if err := s.settle(ctx, k.members[0], v, n, more, o); err != nil {
 					return nil, err
 				}
 			}
@@ -158,7 +161,7 @@ func (s *gangSearch) room(ctx context.Context, k *kind, g *ground) (int, error) 
 	}
 	n := 0
 	more := g.more
-	for n < len(k.claims) {
+	for n < len(k.members) {
 		p, err := s.place(ctx, k, g.node, more)
 		if err != nil {
 			return 0, err
@@ -227,7 +230,7 @@ func (s *gangSearch) inTurn(ctx context.Context, k *kind, g *ground, members int
 // atOnce places the members with the guess for all of them together, or where
 // there is none, with what the allocator makes of it.
 func (s *gangSearch) atOnce(ctx context.Context, k *kind, g *ground, members int) ([]place, error) {
-	claims := slices.Repeat(k.claims[:1], members)
+	claims := slices.Repeat(k.members[0], members)
 	d, err := s.demand(s.view, claims)
 	if err != nil {
 		return nil, err
@@ -263,7 +266,8 @@ func (s *gangSearch) rateAll(ctx context.Context, g *ground, places []place) (sc
 	var usable []fleet.Set
 	var devices [][]int
 	var now *state
-	for member, p := range places {
+	claims := 0
+	for _, p := range places {
 		b, err := s.board(ctx, p.v, g.node)
 		if err != nil {
 			return score{}, err
@@ -271,8 +275,10 @@ func (s *gangSearch) rateAll(ctx context.Context, g *ground, places []place) (sc
 		if now == nil {
 			now = newState(b.board, g.node, g.more)
 		}
+		first := claims
 		for i, r := range p.v.requests {
-			r.claim = member
+			r.claim += first
+			claims = max(claims, r.claim+1)
 			all.requests = append(all.requests, r)
 			usable = append(usable, b.usable(p.v, i, now))
 		}

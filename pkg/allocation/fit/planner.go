@@ -34,6 +34,10 @@ type Ask struct {
 	// NoExecute are tried after those that are not, also without it: the pods
 	// that will come are not known here.
 	Avoid func(*corev1.Node) bool
+	// Groups are members of a gang that need the same node, such as the claims of
+	// one pod: each an own group of some of Claims. Members that are in none may
+	// be anywhere.
+	Groups [][]*resourceapi.ResourceClaim
 	// TopologyLabel is a label of nodes. If it is set, all members of a gang get
 	// nodes with the same value of it. Nodes without the label are not used.
 	TopologyLabel string
