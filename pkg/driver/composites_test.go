@@ -351,6 +351,47 @@ eks_hybrid_dra_withheld_pairs 2
 	published(t, n.node, "gpu-0", "gpu-1", spareVF, theVF)
 }
 
+// An API server that keeps no counters any more is found out although nothing
+// changes that would have to be written. One that does not answer is not taken
+// for one.
+func TestAnAPIServerThatLosesCountersIsFoundOut(t *testing.T) {
+	n := newPairNode(t)
+	server := serveTaints(n.node)
+	d := startOnSockets(t, n.node)
+	full := []string{"gpu-0", "gpu-1", "gpu-0-vf", "gpu-1-vf", spareVF, theVF}
+	published(t, n.node, full...)
+	later := func() {
+		t.Helper()
+		asked := server.asked.Load()
+		d.counting.mu.Lock()
+		d.counting.asked = d.counting.asked.Add(-askEvery)
+		d.counting.mu.Unlock()
+		d.republish.send()
+		eventually(t, "asked again", func() error {
+			if server.asked.Load() == asked {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+	later()
+	server.away.Store(true)
+	server.dropsCounters.Store(true)
+	later()
+	published(t, n.node, full...)
+	server.away.Store(false)
+	mustPrepare(t, d, newClaim("a", []string{"gpu-0-vf"}))
+	later()
+	published(t, n.node, "gpu-1", spareVF) // claim a has the others
+	eventually(t, "ready", func() error { return d.Ready(t.Context()) })
+	if d.counting.lastKnown() {
+		t.Error("the metrics and /readyz take the counters for kept")
+	}
+	server.dropsCounters.Store(false)
+	later()
+	published(t, n.node, full...)
+}
+
 func TestWhyThereIsAPairCanBeSeen(t *testing.T) {
 	n := newPairNode(t)
 	d := n.start()

@@ -22,8 +22,10 @@ import (
 const (
 	// askFor bounds a question to the API server whether it keeps something.
 	askFor = 5 * time.Second
-	// askEvery is how often one that does not is asked again: it may have been
-	// upgraded.
+	// askEvery is how often it is asked again: it may have been upgraded, or
+	// replaced by one without the feature. What such a one has stored before it
+	// goes on showing, so nothing else tells, while the scheduler pays no heed to
+	// it any more.
 	askEvery = time.Minute
 )
 
@@ -119,7 +121,7 @@ func (d *Driver) features(ctx context.Context, content pool) (features, error) {
 func (d *Driver) keeps(ctx context.Context, f *feature) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.asked.IsZero() && (f.kept || time.Since(f.asked) < askEvery) {
+	if !f.asked.IsZero() && time.Since(f.asked) < askEvery {
 		return f.kept, nil
 	}
 	kept, err := d.ask(ctx, f)
