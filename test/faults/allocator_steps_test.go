@@ -39,7 +39,7 @@ func TestEveryStepOfAllocators(t *testing.T) {
 				if step == faultpoint.AllocatorsSetAside {
 					n.write(filepath.Join(n.dataDir(), "allocators.json"), `{"version":1,"dec`)
 				}
-				f := fault{step, how}
+				f := fault{step: step, how: how}
 				p := n.launch(with(f), managing())
 				if how == "kill" {
 					p.mustHaveBeenKilled()

@@ -51,6 +51,8 @@ type testBed struct {
 	clusterBin string
 	cluster    string
 	scratch    string
+	// madeNetworkAPI tells that the cluster knew no NetworkAttachmentDefinitions.
+	madeNetworkAPI bool
 
 	mu     sync.Mutex
 	serial int
@@ -59,6 +61,9 @@ type testBed struct {
 }
 
 func TestMain(m *testing.M) {
+	if isCNIPlugin() {
+		os.Exit(actAsCNIPlugin())
+	}
 	flag.Parse()
 	if testing.Short() {
 		fmt.Println("SKIP: fault tests need a cluster, which -short leaves out")
@@ -134,6 +139,9 @@ func (b *testBed) setUp(ctx context.Context) error {
 		return fmt.Errorf("make a namespace: %w", err)
 	}
 	b.namespace = namespace.Name
+	if err := b.defineNetwork(ctx); err != nil {
+		return err
+	}
 	return b.buildProgram(ctx)
 }
 
@@ -188,7 +196,7 @@ func (b *testBed) removeObjects(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the tests' claims: %w", err)
 	}
-	var errs []error
+	errs := []error{b.removeNetworkAPI(ctx)}
 	for _, c := range claims.Items {
 		errs = append(errs, draclient.Delete(ctx, b.client, draclient.ClaimOf(&c)))
 	}

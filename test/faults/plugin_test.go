@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,10 +48,12 @@ type plugin struct {
 
 type option func(*plugin)
 
-// fault is what an instance does at a step: "kill" or "error", once.
+// fault is what an instance does at a step: "kill" or "error", once, after it
+// has passed the step so many times.
 type fault struct {
-	step faultpoint.Step
-	how  string
+	step   faultpoint.Step
+	how    string
+	passes int
 }
 
 func (f fault) String() string { return string(f.step) + "=" + f.how }
@@ -68,7 +71,7 @@ func with(faults ...fault) option {
 		p.once = dir
 		var all []string
 		for _, f := range faults {
-			p.node.write(filepath.Join(dir, string(f.step)), "")
+			p.node.write(filepath.Join(dir, string(f.step)), strconv.Itoa(f.passes))
 			all = append(all, f.String())
 		}
 		p.cmd.Env = append(p.cmd.Environ(), "FAULTPOINT="+strings.Join(all, ","), "FAULTPOINT_ONCE="+dir)

@@ -33,6 +33,8 @@ type scene struct {
 	first faultpoint.Step
 	// before happens between the end of the plugin and its start.
 	before func(*node, claim)
+	// config is the VfConfig of a claim for a VF.
+	config string
 	// logged: an error at this step is only logged, and the plugin goes on.
 	logged bool
 }
@@ -137,10 +139,10 @@ func (s scene) play(t *testing.T, n *node, how string, end func(*node, *plugin, 
 // fail brings a plugin to the step and sees it fail there. It returns the
 // plugin if that goes on.
 func (s scene) fail(n *node, c claim, how string) *plugin {
-	f := fault{s.step, how}
+	f := fault{step: s.step, how: how}
 	faults := with(f)
 	if s.first != "" {
-		faults = with(f, fault{s.first, "error"})
+		faults = with(f, fault{step: s.first, how: "error"})
 	}
 	var (
 		p   *plugin
@@ -226,7 +228,7 @@ func TestKilledWithManyClaimsInFlight(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)
 			claims := n.oneEach()
-			p := n.start(with(fault{s.step, "kill"}))
+			p := n.start(with(fault{step: s.step, how: "kill"}))
 			errs := make(chan error, gpus)
 			if s.when == onUnprepare {
 				for _, c := range claims {

@@ -37,6 +37,8 @@ type vfNode struct {
 	names      []string
 	interfaces []string
 	sandboxes  int
+	// pairs serves the GPUs, too.
+	pairs bool
 }
 
 func newVFNode(t *testing.T) *vfNode {
@@ -76,23 +78,24 @@ func (n *vfNode) startVFs(options ...option) *plugin {
 
 func (n *vfNode) serveVFs() option {
 	return func(p *plugin) {
-		p.cmd.Args = append(p.cmd.Args, "--enable-gpu=false", "--enable-sriov", "--host-netns="+n.host.path)
+		p.cmd.Args = append(p.cmd.Args, fmt.Sprintf("--enable-gpu=%t", n.pairs), "--enable-sriov", "--host-netns="+n.host.path, "--cni-bin-dir="+n.cniBin())
 	}
 }
 
-// newVFClaim makes a claim that is allocated a VF.
-func (n *vfNode) newVFClaim() claim {
+// newVFClaim makes a claim that is allocated a VF, with a VfConfig.
+func (n *vfNode) newVFClaim(config string) claim {
 	n.t.Helper()
 	a := n.allocation(n.names[0])
-	a.Configs = []draclient.Config{{Driver: driverName, JSON: vfSettings}}
+	a.Configs = []draclient.Config{{Driver: driverName, JSON: config}}
 	return n.allocate(a)
 }
 
 // mustBeBack fails the test if the host lacks a VF's interface, or a claim has
-// left anything.
+// left anything, also with a CNI plugin.
 func (n *vfNode) mustBeBack() {
 	n.t.Helper()
 	n.mustBeClean()
+	n.mustHaveTakenBack()
 	if diff := cmp.Diff(n.interfaces, n.host.interfaces(n.t)); diff != "" {
 		n.t.Fatalf("interfaces of the host (-before +after):\n%s", diff)
 	}

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -20,17 +21,84 @@ func vfScenes() []scene {
 	var all []scene
 	add := func(when trigger, steps ...faultpoint.Step) {
 		for _, s := range steps {
-			all = append(all, scene{step: s, when: when})
+			all = append(all, scene{step: s, when: when, config: vfSettings})
 		}
 	}
 	add(onAttach, faultpoint.AttachReceived, faultpoint.AttachLocked, faultpoint.AttachFamily, faultpoint.AttachSaved, faultpoint.AttachAnswer)
-	all = append(all, scene{step: faultpoint.AttachUndone, when: onAttach, first: faultpoint.AttachFamily})
+	all = append(all, scene{step: faultpoint.AttachUndone, when: onAttach, first: faultpoint.AttachFamily, config: vfSettings})
 	add(onPrepare, faultpoint.VFJournalHalfWritten, faultpoint.VFJournalWritten, faultpoint.VFSettingsApplied, faultpoint.VFInterfaceSet)
 	add(onAttach, faultpoint.VFPlaceWritten, faultpoint.VFNamedApart, faultpoint.VFMoved, faultpoint.VFNamed,
 		faultpoint.VFAddressed, faultpoint.VFRouted, faultpoint.VFPlaceDone)
-	add(onUnprepare, faultpoint.VFPlaceLeft, faultpoint.VFNamedApartBack, faultpoint.VFTakenBack, faultpoint.VFNamedBack, faultpoint.VFPlaceCleared,
-		faultpoint.VFSettingsRestored, faultpoint.VFInterfaceReset, faultpoint.VFJournalDeleted)
-	return all
+	add(onUnprepare, faultpoint.VFPlaceLeft, faultpoint.VFNetworkDeleted, faultpoint.VFNamedApartBack, faultpoint.VFTakenBack, faultpoint.VFNamedBack, faultpoint.VFPlaceCleared,
+		faultpoint.VFDriverRestored, faultpoint.VFSettingsRestored, faultpoint.VFInterfaceReset, faultpoint.VFJournalDeleted)
+	return append(all,
+		scene{step: faultpoint.VFNetworkAdded, when: onAttach, config: vfNetwork},
+		scene{step: faultpoint.VFPlaceDone, when: onAttach, config: vfNetwork},
+		scene{step: faultpoint.VFNetworkDeleted, when: onUnprepare, config: vfNetwork},
+		scene{step: faultpoint.VFPlaceCleared, when: onUnprepare, config: vfNetwork},
+		scene{step: faultpoint.VFIPAMAdded, when: onAttach, config: vfIPAM},
+		scene{step: faultpoint.VFAddressed, when: onAttach, config: vfIPAM},
+		scene{step: faultpoint.VFNetworkDeleted, when: onUnprepare, config: vfIPAM},
+	)
+}
+
+// notPlayed are the steps that a plugin with simulated NICs does not come to.
+// Those in pkg/sriov are failed there, in TestFaultAtEveryStep, with a kernel
+// that is played.
+func notPlayed() []faultpoint.Step {
+	return []faultpoint.Step{
+		// The simulated sysfs is made of plain files: no kernel behind them binds a
+		// function to vfio-pci. The guest, whose NICs are real, does.
+		faultpoint.VFDriverBound,
+		// The simulated RDMA devices are not the kernel's, so they belong to no
+		// network namespace and are not moved.
+		faultpoint.VFRDMAMoved, faultpoint.VFRDMATakenBack,
+	}
+}
+
+// lostJournal is a scene of a journal that cannot be read when a VF is attached.
+func lostJournal() scene {
+	return scene{step: faultpoint.VFJournalRebuilt, when: onAttach, before: func(n *node, _ claim) { n.spoilJournals() }}
+}
+
+// What a VF was called before its claim is lost with its journal, but neither
+// the claim nor the VF is.
+func TestJournalOfAVFIsLost(t *testing.T) {
+	for _, how := range []string{"kill", "error"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			n := newVFNode(t)
+			box := n.newSandbox(n.newVFClaim(vfSettings))
+			p := lostJournal().failVF(n, box, how)
+			box.mustAttach()
+			for range 2 {
+				p.mustUnprepare(box.claim)
+				box.mustHave("lo")
+				n.mustBeClean()
+				if now := n.host.interfaces(t); len(now) != len(n.interfaces) {
+					t.Fatalf("the host had %d interfaces, and has %d: %v", len(n.interfaces), len(now), now)
+				}
+				box = n.newSandbox(n.newVFClaim(vfSettings))
+				p.mustPrepareVF(box.claim)
+				box.mustAttach()
+			}
+			p.mustUnprepare(box.claim)
+			p.stop()
+			n.mustBeClean()
+		})
+	}
+}
+
+// spoilJournals makes what is kept of VFs unreadable.
+func (n *node) spoilJournals() {
+	n.t.Helper()
+	journals, err := filepath.Glob(filepath.Join(n.dataDir(), "vfs", "*.json"))
+	if err != nil || len(journals) == 0 {
+		n.t.Fatalf("no journal of a VF: %v", err)
+	}
+	for _, path := range journals {
+		n.write(path, `{"version":1,"cl`)
+	}
 }
 
 // vfEndings are what may happen once the plugin is there again.
@@ -67,7 +135,7 @@ func vfEndings() map[string]func(*vfNode, *plugin, *sandbox) *plugin {
 func TestEveryStepOfVFs(t *testing.T) {
 	for _, s := range vfScenes() {
 		for _, how := range []string{"kill", "error"} {
-			t.Run(fmt.Sprintf("%s at %s of %s", how, s.step, s.when), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s at %s of %s%s", how, s.step, s.when, s.configured()), func(t *testing.T) {
 				t.Parallel()
 				n := newVFNode(t)
 				for name, end := range vfEndings() {
@@ -80,11 +148,21 @@ func TestEveryStepOfVFs(t *testing.T) {
 	}
 }
 
+func (s scene) configured() string {
+	switch s.config {
+	case vfNetwork:
+		return " with a network"
+	case vfIPAM:
+		return " with IPAM"
+	}
+	return ""
+}
+
 func (s scene) playVF(t *testing.T, n *vfNode, how string, end func(*vfNode, *plugin, *sandbox) *plugin) {
 	outer := n.t
 	n.t = t
 	defer func() { n.t = outer }()
-	box := n.newSandbox(n.newVFClaim())
+	box := n.newSandbox(n.newVFClaim(s.config))
 	p := s.failVF(n, box, how)
 	p = end(n, p, box)
 	n.mustBeBack()
@@ -95,16 +173,19 @@ func (s scene) playVF(t *testing.T, n *vfNode, how string, end func(*vfNode, *pl
 // failVF brings a plugin to the step, sees it fail there, and returns the one
 // that runs then.
 func (s scene) failVF(n *vfNode, box *sandbox, how string) *plugin {
-	f := fault{s.step, how}
+	f := fault{step: s.step, how: how}
 	faults := with(f)
 	if s.first != "" {
-		faults = with(f, fault{s.first, "error"})
+		faults = with(f, fault{step: s.first, how: "error"})
 	}
 	p := n.startVFs(faults)
 	attached := make(chan error, 1)
 	var err error
 	if s.when != onPrepare {
 		p.mustPrepareVF(box.claim)
+	}
+	if s.before != nil {
+		s.before(n.node, box.claim)
 	}
 	switch s.when {
 	case onPrepare:
@@ -147,7 +228,7 @@ func (p *plugin) mustPrepareVF(c claim) {
 func TestStatusOfVFs(t *testing.T) {
 	t.Parallel()
 	n := newVFNode(t)
-	box := n.newSandbox(n.newVFClaim())
+	box := n.newSandbox(n.newVFClaim(vfSettings))
 	p := n.startVFs()
 	p.mustPrepareVF(box.claim)
 	box.mustAttach()
@@ -171,8 +252,11 @@ func TestStatusOfVFs(t *testing.T) {
 }
 
 func TestEveryStepOfAttachingHasAScene(t *testing.T) {
-	scenes := vfScenes()
-	for _, step := range faultpoint.AttachSteps() {
+	scenes := append(vfScenes(), lostJournal())
+	for _, step := range slices.Concat(faultpoint.AttachSteps(), faultpoint.VFSteps()) {
+		if slices.Contains(notPlayed(), step) {
+			continue
+		}
 		if !slices.ContainsFunc(scenes, func(s scene) bool { return s.step == step }) {
 			t.Errorf("step %s is not among the scenes", step)
 		}
