@@ -114,3 +114,30 @@ func BenchmarkMemoryOfTheFleet(b *testing.B) {
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB")
 	runtime.KeepAlive(w)
 }
+
+// BenchmarkMemoryOfThePlanner is what is remembered of twenty sorts of demands
+// after ten thousand claims.
+func BenchmarkMemoryOfThePlanner(b *testing.B) {
+	w := large(b, 3000)
+	w.View()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range 10_000 {
+		c := fleettest.Claim(fmt.Sprint("new-", i), fleettest.Request("gpu", fleettest.ClassGPU, int64(1+i%2), fmt.Sprintf(`device.attributes["eks-hybrid-dra"].index >= 0 && %d >= 0`, i%20)))
+		choice, err := w.One(b.Context(), Ask{Claims: []*resourceapi.ResourceClaim{c}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := w.Assume(c.UID, &choice.Allocation); err != nil {
+			b.Fatal(err)
+		}
+		if i >= 1000 {
+			w.Forget(fleettest.Claim(fmt.Sprint("new-", i-1000)).UID)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB")
+	runtime.KeepAlive(w)
+}

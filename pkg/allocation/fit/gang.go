@@ -13,16 +13,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 )
 
-// gang places all members or none.
-//
-// Members that ask for the same and may use the same nodes are placed exactly:
-// if there is a way to place them all, one is found, and it uses as few nodes as
-// can be. That holds as long as the allocator comes to an end in time where
-// constraints or devices that exclude each other make it search. Members that
-// differ are placed one after the other, those that are hardest to place first,
-// and those that are placed make way for others. That finds a way whenever each
-// needs a node for itself; otherwise a way may be missed, or use more nodes than
-// needed.
+// gang plans, and has the allocator make what is planned.
 func (p *Planner) gang(ctx context.Context, view *fleet.View, ask Ask) ([]Choice, error) {
 	s := &gangSearch{search: &search{evaluator: p.evaluator, view: view, claims: ask.Claims}, ask: ask}
 	s.report.all = len(view.Nodes())

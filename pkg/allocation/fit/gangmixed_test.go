@@ -73,7 +73,7 @@ func TestMixedGangs(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 3))
 	requests := []func(int64) resourceapi.DeviceRequest{gpus, gpus, vfs, pairs}
 	possible, missed := 0, 0
-	for n := range 120 {
+	for n := range 80 {
 		w := newWorld(t, small("a"), small("b"), small("c"))
 		for range random.IntN(6) {
 			node, gpu := []string{"a", "b", "c"}[random.IntN(3)], random.IntN(4)
@@ -105,7 +105,7 @@ func TestMixedGangs(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d of 120 gangs can be placed, %d of them were not", possible, missed)
+	t.Logf("%d of 80 gangs can be placed, %d of them were not", possible, missed)
 	if missed > possible/20 {
 		t.Errorf("missed %d of %d", missed, possible)
 	}

@@ -90,6 +90,18 @@ func (p *Planner) Together(ctx context.Context, ask Ask) ([]Choice, error) {
 // Gang chooses for all the claims, each on a node of its own or several on one,
 // so that they are on few nodes and few NUMA nodes. The choices are in the order
 // of the claims. It fails with [ErrNoFit] if not all of them can be placed.
+//
+// Members that ask for the same and may use the same nodes are placed exactly:
+// if there is a way to place them all, one is found, and with the alternatives
+// that it uses no way needs fewer nodes. That holds as long as the allocator
+// comes to an end in time where constraints, or devices that exclude each other,
+// make it search. A way in which all have better alternatives is preferred to
+// one on fewer nodes.
+//
+// Members that differ are placed one after the other, those that ask for most
+// first, and those that are placed make way for others. That finds a way
+// whenever each needs a node for itself; otherwise a way may be missed, or use
+// more nodes than needed.
 func (p *Planner) Gang(ctx context.Context, ask Ask) ([]Choice, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
