@@ -37,8 +37,7 @@ const nowhere = "-"
 
 // slices returns the offer as ResourceSlices, of our driver alone: an allocator
 // that counts by pool name alone, as that of Kubernetes 1.36 does, would mix up
-// what other drivers' pools of the same name have.
-// A pool is one slice of counter
+// what other drivers' pools of the same name have. A pool is one slice of counter
 // sets, one of devices that may be given, and one of those that are taken and
 // whose counters count, which is on no node.
 func (o offer) slices(driver string) []*resourceapi.ResourceSlice {
