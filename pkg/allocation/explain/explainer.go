@@ -28,6 +28,9 @@ const (
 	answerTime = 2 * time.Second
 	// perSecond and burst bound how many claims are looked into, all together.
 	perSecond, burst = 5, 20
+	// rest is how much longer than an explanation took is waited before the next:
+	// the process has claims to allocate.
+	rest = 4
 )
 
 // Recorder writes events. Those of client-go's tools/record do; those of its
@@ -140,7 +143,12 @@ func (e *Explainer) Start(ctx context.Context) error {
 		if err := e.limit.Wait(ctx); err != nil {
 			return nil //nolint:nilerr // ctx is done
 		}
+		began := time.Now()
 		e.explain(ctx, w)
+		select {
+		case <-ctx.Done():
+		case <-time.After(rest * time.Since(began)):
+		}
 	}
 	return nil
 }

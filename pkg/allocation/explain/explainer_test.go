@@ -159,3 +159,22 @@ func TestAClaimThatComesLaterButIsDueFirst(t *testing.T) {
 		expect(t, recorded, "45s second "+corev1.EventTypeWarning+" ClaimCannotBeAllocated")
 	})
 }
+
+// BenchmarkExplain is of a claim that fits on none of 1 000 nodes.
+func BenchmarkExplain(b *testing.B) {
+	var machines []machine
+	for i := range 1000 {
+		machines = append(machines, machine{name: fmt.Sprintf("dgx-%d", i), taken: []string{"gpu-0"}})
+	}
+	view, analyst := fleetOf(machines...).View(), NewAnalyst(driver)
+	for name, claim := range map[string]*resourceapi.ResourceClaim{
+		"count":      claimOf(ask("gpus", "gpu", 4)),
+		"constraint": sameNUMA(claimOf(ask("gpus", "gpu", 3))),
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				analyst.Explain(b.Context(), claim, view, pod(nil))
+			}
+		})
+	}
+}
