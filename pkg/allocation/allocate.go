@@ -73,7 +73,7 @@ func (c *Controller) together(claim *resourceapi.ResourceClaim) (all []*resource
 				return nil, false
 			}
 			for _, other := range c.claimsOf(pod) {
-				ours, _ := c.Fleet.IsOurs(other)
+				ours, _ := c.ours(other)
 				if !found[other.UID] && ours && other.Status.Allocation == nil && gangOf(other).Name == "" && c.wanted(other) {
 					found[other.UID] = true
 					all = append(all, other)
@@ -180,7 +180,7 @@ func (c *Controller) giveBack(ctx context.Context, pod *corev1.Pod, claim *resou
 		return nil
 	}
 	for _, other := range c.claimsOf(pod) {
-		ours, _ := c.Fleet.IsOurs(other)
+		ours, _ := c.ours(other)
 		if other.UID == claim.UID || !ours || other.Status.Allocation == nil || len(other.Status.ReservedFor) > 0 || gangOf(other).Name != "" {
 			continue
 		}

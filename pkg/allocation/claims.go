@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/classes"
 )
 
 // claims are all claims of the cluster as they are known: from a watch, or from
@@ -39,6 +40,27 @@ func keyOf(claim *resourceapi.ResourceClaim) types.NamespacedName {
 // is of none.
 func gangOf(claim *resourceapi.ResourceClaim) types.NamespacedName {
 	return types.NamespacedName{Namespace: claim.Namespace, Name: claim.Labels[v1alpha1.LabelGang]}
+}
+
+// ours tells whether this controller allocates the claim. Mixed is the request
+// because of which nobody does. Managed classes of another driver's controller
+// are none of ours.
+func (c *Controller) ours(claim *resourceapi.ResourceClaim) (ours bool, mixed string) {
+	ours, mixed = c.Fleet.IsOurs(claim)
+	if !ours && mixed == "" {
+		return false, ""
+	}
+	view := c.Fleet.View()
+	for _, asked := range classes.Of(&claim.Spec) {
+		class, err := view.Get(asked.Class)
+		if err != nil {
+			continue // not there, so not managed
+		}
+		if read := c.classes.Read(class); read.Managed && read.Ours {
+			return ours, mixed
+		}
+	}
+	return false, ""
 }
 
 func (s *claims) get(key types.NamespacedName) *resourceapi.ResourceClaim {

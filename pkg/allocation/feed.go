@@ -221,6 +221,7 @@ func (f *feed) class(class *resourceapi.DeviceClass) {
 
 func (f *feed) classGone(class *resourceapi.DeviceClass) {
 	f.Fleet.DeleteClass(class.Name)
+	f.classes.Forget(class.Name)
 	f.Metrics.ClassGone(class.Name)
 }
 

@@ -72,7 +72,7 @@ func (c *Controller) gang(ctx context.Context, r Request) (reconcile.Result, err
 func (c *Controller) gather(name types.NamespacedName) (gang, error) {
 	g := gang{name: name, timeout: c.GangTimeout}
 	for _, claim := range c.claims.ofGang(name) {
-		if ours, _ := c.Fleet.IsOurs(claim); ours && claim.DeletionTimestamp == nil {
+		if ours, _ := c.ours(claim); ours && claim.DeletionTimestamp == nil {
 			g.members = append(g.members, claim)
 		}
 	}

@@ -35,7 +35,7 @@ func (c *Controller) claim(ctx context.Context, r Request) (reconcile.Result, er
 	if err := c.settle(ctx, claim.UID); err != nil {
 		return reconcile.Result{}, err
 	}
-	ours, mixed := c.Fleet.IsOurs(claim)
+	ours, mixed := c.ours(claim)
 	if mixed != "" && claim.Status.Allocation == nil && c.memory.once(claim.UID, ReasonMixedClasses) {
 		c.Metrics.Failed(claim, measure.ReasonMixedClasses)
 		c.warn(claim, ReasonMixedClasses, "request %q is not of a managed class although others are: nobody allocates such a claim; name managed classes in all requests and alternatives, or in none", mixed)

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/claimwrite"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/classes"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/consumers"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fit"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
@@ -82,6 +83,7 @@ type Options struct {
 type Controller struct {
 	Options
 	planner *fit.Planner
+	classes *classes.Reader
 	claims  *claims
 	writer  *claimwrite.Writer
 	plans   *gangplan.Store
@@ -117,6 +119,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Controll
 	c := &Controller{
 		Options: options,
 		planner: fit.New(options.Fleet),
+		classes: classes.NewReader(options.DriverName),
 		claims:  newClaims(),
 		writer:  claimwrite.New(options.Client, options.Clock),
 		plans:   gangplan.NewStore(options.Client, options.Namespace),

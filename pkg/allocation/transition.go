@@ -22,7 +22,7 @@ func (f *feed) transition(before, now *resourceapi.ResourceClaim) {
 	if !had || has {
 		return
 	}
-	if ours, _ := f.Fleet.IsOurs(now); !ours {
+	if ours, _ := f.ours(now); !ours {
 		return
 	}
 	switch {
