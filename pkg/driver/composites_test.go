@@ -291,18 +291,18 @@ func TestPairsArePublishedWithWhatTheyShare(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	check("all", full, "set gpu-0 of 2", "gpu-0 takes 1 of gpu-0", spareVF, "gpu-0-vf takes 2 of gpu-0", theVF+" takes 1 of gpu-0")
+	check("all", full, "set gpu-0 of 2", "gpu-0 takes 1 of gpu-0", "gpu-0-vf takes 2 of gpu-0", spareVF, theVF+" takes 1 of gpu-0")
 	check("without counters", plain, "gpu-0", spareVF, theVF)
 
 	n.vf(theVF, func(dev *device.Device) { dev.Problems = []device.Problem{linkDown} })
 	n.look(d)
-	check("the VF was replaced", full, "set gpu-0 of 2", "gpu-0 takes 1 of gpu-0", theVF+" LinkDown", "gpu-0-vf takes 2 of gpu-0", spareVF+" takes 1 of gpu-0")
+	check("the VF was replaced", full, "set gpu-0 of 2", "gpu-0 takes 1 of gpu-0", "gpu-0-vf takes 2 of gpu-0", theVF+" LinkDown", spareVF+" takes 1 of gpu-0")
 
 	claim := newClaim("a", []string{"gpu-0-vf"})
 	mustPrepare(t, d, claim)
 	n.vf(spareVF, func(dev *device.Device) { dev.Problems = []device.Problem{linkDown} })
 	n.look(d)
-	check("what a claim has is not replaced", full, "set gpu-0 of 2", "gpu-0 takes 1 of gpu-0", theVF+" LinkDown", "gpu-0-vf takes 2 of gpu-0 LinkDown", spareVF+" takes 1 of gpu-0 LinkDown")
+	check("what a claim has is not replaced", full, "set gpu-0 of 2", "gpu-0 takes 1 of gpu-0", "gpu-0-vf takes 2 of gpu-0 LinkDown", theVF+" LinkDown", spareVF+" takes 1 of gpu-0 LinkDown")
 	check("nor is its other half given away", features{counters: true}, "set gpu-0 of 2")
 	check("nor without counters", features{taints: true}, theVF+" LinkDown")
 
@@ -342,7 +342,7 @@ eks_hybrid_dra_withheld_pairs 2
 	d.counting.asked = d.counting.asked.Add(-askEvery)
 	d.counting.mu.Unlock()
 	d.republish.send()
-	published(t, n.node, "gpu-0", "gpu-1", "gpu-0-vf", "gpu-1-vf", spareVF, theVF)
+	published(t, n.node, "gpu-0", "gpu-0-vf", "gpu-1", "gpu-1-vf", spareVF, theVF)
 	eventually(t, "ready", func() error { return d.Ready(t.Context()) })
 
 	server.dropsCounters.Store(true) // and replaced by an old one
@@ -358,7 +358,7 @@ func TestAnAPIServerThatLosesCountersIsFoundOut(t *testing.T) {
 	n := newPairNode(t)
 	server := serveTaints(n.node)
 	d := startOnSockets(t, n.node)
-	full := []string{"gpu-0", "gpu-1", "gpu-0-vf", "gpu-1-vf", spareVF, theVF}
+	full := []string{"gpu-0", "gpu-0-vf", "gpu-1", "gpu-1-vf", spareVF, theVF}
 	published(t, n.node, full...)
 	later := func() {
 		t.Helper()

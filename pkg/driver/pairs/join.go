@@ -52,8 +52,11 @@ type Device struct {
 // Join returns the devices with the composites among them. Nil options make
 // none.
 //
-// The scheduler takes the first device that fits. So what belongs to no pair
-// comes first, and pairs stay whole as long as there is anything else.
+// The scheduler takes the first device that fits. So of each kind, what belongs
+// to no pair comes first, and pairs stay whole as long as there is anything else.
+// A composite stands right behind its GPU: the scheduler asks a request's
+// expressions about every device before the one that it takes, on every node,
+// and there may be more than a hundred VFs.
 func (o *Options) Join(found Found) Joined {
 	pairs := o.find(found)
 	byGPU, byVF := map[string]*Pair{}, map[string]*Pair{}
@@ -62,13 +65,12 @@ func (o *Options) Join(found Found) Joined {
 			byGPU[p.GPU], byVF[p.VF] = p, p
 		}
 	}
-	var freeGPUs, gpus, others, freeVFs, composites, vfs []Device
+	var freeGPUs, gpus, others, freeVFs, vfs []Device
 	for _, d := range found.Devices {
 		gpu, vf := byGPU[d.Name], byVF[d.Name]
 		switch {
 		case gpu != nil:
-			gpus = append(gpus, Device{Device: d})
-			composites = append(composites, composite(d, deviceNamed(found.Devices, gpu.VF), gpu))
+			gpus = append(gpus, Device{Device: d}, composite(d, deviceNamed(found.Devices, gpu.VF), gpu))
 		case vf != nil:
 			d.Consumes = []resourceapi.DeviceCounterConsumption{consumption(vf.set, nil)}
 			vfs = append(vfs, Device{Device: d})
@@ -80,7 +82,7 @@ func (o *Options) Join(found Found) Joined {
 			others = append(others, Device{Device: d})
 		}
 	}
-	joined := Joined{Pairs: pairs, Devices: slices.Concat(freeGPUs, gpus, others, freeVFs, composites, vfs)}
+	joined := Joined{Pairs: pairs, Devices: slices.Concat(freeGPUs, gpus, others, freeVFs, vfs)}
 	joined.withholdLost(found.Held)
 	joined.addCounters(found.Counters, pairs)
 	return joined

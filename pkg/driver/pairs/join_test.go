@@ -185,19 +185,16 @@ func TestADGXHasEightPairs(t *testing.T) {
 	j := o.Join(find(8, 2))
 	var want []string
 	for i := range 8 {
-		want = append(want, fmt.Sprintf("gpu-%d", i))
+		want = append(want, fmt.Sprintf("gpu-%d", i), fmt.Sprintf("gpu-%d-vf", i))
 	}
 	for _, bus := range nicBuses {
 		want = append(want, vfName(bus, 0))
-	}
-	for i := range 8 {
-		want = append(want, fmt.Sprintf("gpu-%d-vf", i))
 	}
 	for _, bus := range nicBuses {
 		want = append(want, vfName(bus, 1))
 	}
 	if diff := cmp.Diff(strings.Join(want, " "), names(j)); diff != "" {
-		t.Errorf("what is in no pair comes first (-want +got):\n%s", diff)
+		t.Errorf("a pair stands behind its GPU, and VFs of no pair come first (-want +got):\n%s", diff)
 	}
 	for i, p := range j.Pairs {
 		if p.VF != vfName(nicBuses[i], 1) || p.Relation != topology.PXB || !strings.Contains(p.String(), "PXB, with ") {
@@ -348,7 +345,7 @@ func TestWhatAPersonHasDecided(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if first := strings.Join(strings.Fields(names(j))[:4], " "); first != "gpu-0 gpu-2 gpu-1 gpu-3" {
+	if first := strings.Join(strings.Fields(names(j))[:4], " "); first != "gpu-0 gpu-2 gpu-1 gpu-1-vf" {
 		t.Errorf("GPUs that are in no pair come first, got %s", first)
 	}
 }
