@@ -60,7 +60,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 ##@ Test it
 
 .PHONY: test
-test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults e2e test-guest ## Run all tests.
+test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults e2e test-controller test-guest ## Run all tests.
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -69,7 +69,7 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(e2e|faults|guest)$$')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(controller|e2e|faults|guest)$$')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
 
 .PHONY: test-cluster
@@ -83,6 +83,10 @@ faults: cluster ## Test what the plugin makes of crashes, full disks and lost an
 .PHONY: e2e
 e2e: cluster image workload ## Run the end-to-end tests on a real one-node cluster.
 	@$(step) "end-to-end tests" env $(on_cluster) go test -count=1 -timeout 40m -v $(TESTARGS) ./test/e2e/...
+
+.PHONY: test-controller
+test-controller: cluster image workload ## Test the controller: claims, gangs, crashes, and a minute of a race with kube-scheduler.
+	@$(step) "tests of the controller" env $(on_cluster) go test -race -count=1 -timeout 40m -v $(TESTARGS) ./test/controller/...
 
 .PHONY: test-guest
 test-guest: cluster image workload ## Run the tests that need real SR-IOV, in a QEMU guest. A Debian machine has all it takes.

@@ -37,6 +37,7 @@ func TestManagedDevicesAreGivenByTheControllerAloneAndHandedOverInPeace(t *testi
 	before := s.wait("user", harness.Running())
 	allocation := s.claim("user").Status.Allocation
 
+	s.stopController()
 	s.labelNode("controller")
 	s.configure(fmt.Sprintf("managed: {kinds: [gpu-vf], nodeSelector: {%s: controller}, settle: %s}", managedLabel, settling))
 	all := map[string]int{"gpu": gpusPerNode, "gpu-vf": gpusPerNode, "vf": gpusPerNode}
@@ -98,6 +99,23 @@ func TestManagedDevicesAreGivenByTheControllerAloneAndHandedOverInPeace(t *testi
 	s.gpus("user", "show", 1)
 	s.delete("user")
 	s.waitGone("user")
+}
+
+// stopController takes the controller away until the test ends.
+func (s *space) stopController() {
+	s.t.Helper()
+	scale := func(ctx context.Context, replicas string) {
+		s.t.Helper()
+		if _, err := cluster.Kubectl(ctx, "scale", "-n", harness.Namespace, "deployment/eks-hybrid-dra-controller", "--replicas="+replicas); err != nil {
+			s.t.Error(err)
+		}
+	}
+	s.t.Cleanup(func() { scale(context.WithoutCancel(s.ctx), "2") })
+	scale(s.ctx, "0")
+	s.eventually("the controller has ended", func(ctx context.Context) (bool, error) {
+		pods, err := cluster.Client.CoreV1().Pods(harness.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=controller"})
+		return err == nil && len(pods.Items) == 0, err
+	})
 }
 
 // ofClass asks for one device of a class.
