@@ -10,7 +10,7 @@
 // that a renewal is never felt.
 //
 // It is written on client-go's cert package and not on
-// open-policy-agent/cert-controller, tried in v0.16.0: that one watches every
+// open-policy-agent/cert-controller, whose v0.16.0 does not fit: it watches every
 // Secret of its namespace and every webhook configuration of the cluster, which
 // needs permissions for all of them; it serves through a mounted volume, which
 // kubelet fills up to two minutes late; and it replaces a trusted authority by
