@@ -20,6 +20,10 @@ const (
 	KindGPUVF Kind = "gpu-vf"
 )
 
+// Kinds returns all kinds. Tests hold against it whatever names kinds one by
+// one: the configuration of nodes, the DeviceClasses, the documentation.
+func Kinds() []Kind { return []Kind{KindGPU, KindVF, KindGPUVF} }
+
 // Names of the attributes and capacities that more than one family publishes.
 // They carry no domain, which in a ResourceSlice means the driver's own.
 const (
@@ -43,11 +47,13 @@ const AllocatorController = "controller"
 // ResourceSlice.
 type Device struct {
 	// Name is the DNS label by which the pool knows the device. It depends on
-	// the hardware alone, so that it is the same after every restart.
+	// the hardware alone, so that it is the same after every restart. No other
+	// device of the node has it, of whatever family, so it begins with a word
+	// of the family's own.
 	Name string
 	Kind Kind
 	// Occupies names the physical things that this device takes up, in a form
-	// that survives restarts, such as "pci-0000:1b:00.0". Devices that share
+	// that survives restarts; a PCI function by [PCIThing]. Devices that share
 	// one are never prepared for two claims at once. It is never empty.
 	Occupies []string
 	// Attributes and Capacity are published as they are. At most 31 together: the

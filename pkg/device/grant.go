@@ -35,8 +35,8 @@ type Grant struct {
 	// AdminAccess grants see the device without owning it: they neither
 	// change it nor free it.
 	AdminAccess bool
-	// Config is the family's own configuration, defaulted and validated. It
-	// is never nil.
+	// Config is the family's own configuration, defaulted and validated. It is
+	// nil only for families that have none.
 	Config runtime.Object
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -169,14 +168,12 @@ func (f *Family) gone(address topology.Address, g usableGPU) bool {
 // find returns which GPU a grant is about. The address decides, because names
 // follow the driver's numbering, which changes when a GPU fails to come up.
 func (s *findings) find(grant device.Grant) (topology.Address, error) {
-	for _, thing := range grant.Occupies {
-		if name, ok := strings.CutPrefix(thing, occupiedPrefix); ok {
-			address, err := topology.ParseAddress(name)
-			if err != nil {
-				return topology.Address{}, fmt.Errorf("what it occupies is no GPU: %w", err)
-			}
-			return address, nil
+	if name, ok := device.PCIAddress(grant.Occupies); ok {
+		address, err := topology.ParseAddress(name)
+		if err != nil {
+			return topology.Address{}, fmt.Errorf("what it occupies is no GPU: %w", err)
 		}
+		return address, nil
 	}
 	for address, usable := range s.usable {
 		if usable.name == grant.Device {

@@ -129,7 +129,7 @@ func (g *gpu) describe(handle nvlib.Device, versions driverVersions) error {
 	g.device = device.Device{
 		Name:     fmt.Sprintf("gpu-%d", g.index),
 		Kind:     device.KindGPU,
-		Occupies: []string{occupied(g.address)},
+		Occupies: []string{device.PCIThing(g.address.String())},
 		Place:    &device.Place{PCI: g.address.String()},
 		Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
 			device.AttributeType:       text(string(device.KindGPU)),
@@ -186,11 +186,4 @@ func text(s string) resourceapi.DeviceAttribute {
 		s = s[:len(s)-size]
 	}
 	return resourceapi.DeviceAttribute{StringValue: &s}
-}
-
-const occupiedPrefix = "pci-"
-
-// occupied names the GPU's slot in [device.Device.Occupies].
-func occupied(address topology.Address) string {
-	return occupiedPrefix + address.String()
 }

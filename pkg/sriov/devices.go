@@ -128,7 +128,7 @@ func (f *Family) device(ctx context.Context, v vf, machine nic.Machine) device.D
 	d := device.Device{
 		Name:     deviceName(v.Address),
 		Kind:     device.KindVF,
-		Occupies: []string{occupiedPrefix + v.Address.String()},
+		Occupies: []string{device.PCIThing(v.Address.String())},
 		Place:    &device.Place{PCI: v.Address.String(), Parent: v.pf.Address.String(), Index: v.Index},
 		Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
 			device.AttributeType: {StringValue: ptr.To(string(device.KindVF))},

@@ -235,7 +235,7 @@ func TestProblems(t *testing.T) {
 				t.Fatalf("got devices %+v and faults %v, want all devices published", got.Devices, got.Faults)
 			}
 			for _, d := range got.Devices {
-				address, _ := strings.CutPrefix(d.Occupies[0], occupiedPrefix)
+				address, _ := device.PCIAddress(d.Occupies)
 				want, wanted := test.want[address]
 				if !wanted {
 					if len(d.Problems) > 0 {

@@ -17,10 +17,6 @@ import (
 // journalFolder is where the journals are below the plugin's folder.
 const journalFolder = "vfs"
 
-// occupiedPrefix stands before the PCI address in [device.Device.Occupies], as
-// it does for GPUs: whatever sits at an address is one thing.
-const occupiedPrefix = "pci-"
-
 // Family is the VFs of this machine. Its methods may be called concurrently.
 type Family struct {
 	opts    Options

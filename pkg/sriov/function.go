@@ -30,16 +30,15 @@ type function struct {
 
 // addressOf returns which VF a grant is about.
 func addressOf(grant device.Grant) (topology.Address, error) {
-	for _, thing := range grant.Occupies {
-		if name, ok := strings.CutPrefix(thing, occupiedPrefix); ok {
-			address, err := topology.ParseAddress(name)
-			if err != nil {
-				return topology.Address{}, fmt.Errorf("what it occupies is no VF: %w", err)
-			}
-			return address, nil
-		}
+	name, ok := device.PCIAddress(grant.Occupies)
+	if !ok {
+		return topology.Address{}, fmt.Errorf("it occupies %q, which names no VF: want %s", grant.Occupies, device.PCIThing("<PCI address>"))
 	}
-	return topology.Address{}, fmt.Errorf("it occupies %q, which names no VF: want %s and a PCI address", grant.Occupies, occupiedPrefix)
+	address, err := topology.ParseAddress(name)
+	if err != nil {
+		return topology.Address{}, fmt.Errorf("what it occupies is no VF: %w", err)
+	}
+	return address, nil
 }
 
 // function looks a VF up. An error that is fs.ErrNotExist means that it is gone.
