@@ -22,7 +22,8 @@ type Family interface {
 	Devices(ctx context.Context) (device.Inventory, error)
 
 	// NewConfig returns the family's configuration with its defaults, the one
-	// that a grant gets when its claim says nothing.
+	// that a grant gets when its claim says nothing. Nil stands for a family
+	// that claims cannot configure.
 	NewConfig() runtime.Object
 
 	// Prepare makes one granted device ready. It is called again for a grant

@@ -79,9 +79,11 @@ func (i *inventory) refresh(ctx context.Context) error {
 	defer i.endLook()
 	logger := klog.FromContext(ctx)
 
+	names := poolNames{}
 	found := make([]discovery, len(i.families))
 	for n, f := range i.families {
 		inv, err := f.Devices(ctx)
+		inv = names.check(inv)
 		found[n] = discovery{family: f, inventory: inv, err: err}
 		for _, fault := range inv.Faults {
 			logger.Error(fault.Err, "A device cannot be used and is not published", "family", f.Name(), "device", fault.Subject, "reason", fault.Reason)

@@ -113,12 +113,15 @@ func planPart(claim device.Claim, r resourceapi.DeviceRequestAllocationResult, p
 			value = c.value
 		}
 	}
-	raw, err := json.Marshal(value)
-	if err != nil {
-		return step{}, fmt.Errorf("encode the configuration of device %q: %w", r.Device, err)
-	}
 	entry := entryOf(r)
-	entry.Family, entry.Occupies, entry.Config = part.family.Name(), part.Occupies, raw
+	entry.Family, entry.Occupies = part.family.Name(), part.Occupies
+	if value != nil {
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return step{}, fmt.Errorf("encode the configuration of device %q: %w", r.Device, err)
+		}
+		entry.Config = raw
+	}
 	return step{family: part.family, grant: grantFor(claim, entry, value), kind: part.Kind, place: part.Place, entry: entry}, nil
 }
 
@@ -143,7 +146,8 @@ func (d *Driver) whyMissing() string {
 
 // configures tells whether the configuration is of a family's kind.
 func (c config) configures(f Family) bool {
-	return reflect.TypeOf(f.NewConfig()) == reflect.TypeOf(c.value)
+	own := f.NewConfig()
+	return own != nil && reflect.TypeOf(own) == reflect.TypeOf(c.value)
 }
 
 // covers tells whether the configuration is for a request. One that names a
