@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 )
 
@@ -162,6 +163,21 @@ func TestEveryTestThatIsNamedExists(t *testing.T) {
 	for _, test := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(read(t, "what-happens-when.md"), -1) {
 		if !strings.Contains(code.String(), "func "+test[1]+"(") {
 			t.Errorf("what-happens-when.md names the test %s, which is not there", test[1])
+		}
+	}
+}
+
+func TestEveryKindOfDeviceIsDocumented(t *testing.T) {
+	for page, row := range map[string]string{"configuration.md": "| `kinds` |", "monitoring.md": "| `kind` |"} {
+		_, line, found := strings.Cut(read(t, page), row)
+		if !found {
+			t.Fatalf("%s lacks the row %s", page, row)
+		}
+		line, _, _ = strings.Cut(line, "\n")
+		for _, kind := range device.Kinds() {
+			if !strings.Contains(line, "`"+string(kind)+"`") {
+				t.Errorf("%s lacks the kind %s in the row %s", page, kind, row)
+			}
 		}
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/classes"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
 const driver = "eks-hybrid-dra"
@@ -186,6 +188,25 @@ kind: ResourceClaim
 spec: {devices: {}}`},
 	} {
 		t.Run(name, func(t *testing.T) { check(t, v.Claims(t.Context(), request(t, test.object)), test.want) })
+	}
+}
+
+func TestEveryKindIsKnown(t *testing.T) {
+	reader := classes.NewReader(driver)
+	for _, kind := range device.Kinds() {
+		c := class("c-"+string(kind), string(kind), false)
+		if got := reader.Read(c).Kind; got != string(kind) {
+			t.Errorf("a class of %s is read as one of %s: name the kind in package classes", kind, got)
+		}
+		takes := 0
+		for _, config := range []string{v1alpha1.GpuConfigKind, v1alpha1.VfConfigKind} {
+			if configures(config, string(kind)) {
+				takes++
+			}
+		}
+		if kind != device.KindGPUVF && takes > 1 {
+			t.Errorf("every configuration is let through for %s: say in configures which one it has", kind)
+		}
 	}
 }
 

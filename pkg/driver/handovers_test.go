@@ -223,12 +223,27 @@ func TestLabelsThatNobodyTells(t *testing.T) {
 	}
 }
 
-// The classes in the manifests match what is published, and no class fails on
-// any device.
+// What the configuration may give to the controller are the kinds that are
+// published.
+func TestEveryKindCanBeManaged(t *testing.T) {
+	for _, kind := range device.Kinds() {
+		raw := "apiVersion: " + v1alpha1.SchemeGroupVersion.String() + "\nkind: NodeConfig\nmanaged: {kinds: [" + string(kind) + "]}"
+		if _, err := v1alpha1.DecodeNodeConfig([]byte(raw)); err != nil {
+			t.Errorf("kind %s: %v", kind, err)
+		}
+	}
+}
+
+// The classes in the manifests match what is published, there are two for each
+// kind, and no class fails on any device.
 func TestClassesOfTheManifestsMatchWhatIsPublished(t *testing.T) {
 	classes := map[string][]string{}
-	for _, file := range []string{"deviceclass.yaml", "deviceclass-gpu-vf.yaml", "deviceclass-managed.yaml"} {
-		content, err := os.ReadFile(filepath.Join("../../deployments/manifests/base", file))
+	files, err := filepath.Glob("../../deployments/manifests/base/deviceclass*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +259,8 @@ func TestClassesOfTheManifestsMatchWhatIsPublished(t *testing.T) {
 		}
 	}
 	want := map[string][]string{}
-	for _, kind := range []string{"gpu", "gpu-vf", "vf"} {
+	for _, k := range device.Kinds() {
+		kind := string(k)
 		want[kind+".eks-hybrid-dra"] = []string{kind + "=", kind + "=settling", kind + "=controller"}
 		want["managed-"+kind+".eks-hybrid-dra"] = []string{kind + "=controller"}
 	}
@@ -258,7 +274,7 @@ func TestClassesOfTheManifestsMatchWhatIsPublished(t *testing.T) {
 func matched(t *testing.T, class resourceapi.DeviceClass) (names []string) {
 	t.Helper()
 	compiler := dracel.GetCompiler(dracel.Features{})
-	for _, kind := range []device.Kind{device.KindGPU, device.KindGPUVF, device.KindVF} {
+	for _, kind := range device.Kinds() {
 		for _, allocator := range []managed.Allocator{"", managed.Settling, managed.Controller} {
 			d := owned{Device: device.Device{Kind: kind, Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
 				device.AttributeType: {StringValue: ptr.To(string(kind))},
