@@ -52,9 +52,12 @@ func (d *Driver) align(logger klog.Logger, p *plan) {
 	}
 	for n := range p.steps {
 		s := &p.steps[n]
+		if n > 0 && sameResult(p.steps[n-1].entry, s.entry) {
+			continue // the GPU of a pair, whose address is that of the pair, has told
+		}
 		if beside, ok := p.nearest(s); ok {
 			text, address := beside.relation.String(), beside.other(s).node.Address.String()
-			s.entry.Attributes[pairs.AttributeAlignment] = resourceapi.DeviceAttribute{StringValue: &text}
+			s.entry.Attributes[device.AttributeAlignment] = resourceapi.DeviceAttribute{StringValue: &text}
 			s.entry.Attributes[attributeNearest] = resourceapi.DeviceAttribute{StringValue: &address}
 		}
 	}

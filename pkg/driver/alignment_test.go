@@ -40,11 +40,11 @@ func TestAlignmentReallyAchieved(t *testing.T) {
 		data     map[string]string
 	}{
 		"a pair": {
-			[]string{"gpu-0-vf"}, map[string]seen{"gpu-0-vf": {"PXB", ""}},
+			[]string{"gpu-0-vf"}, map[string]seen{"gpu-0-vf": {"PXB", "0000:18:00.2"}},
 			map[string]string{"gpu-0-vf": data(ofGPU0)},
 		},
 		"two pairs": {
-			[]string{"gpu-0-vf", "gpu-1-vf"}, map[string]seen{"gpu-0-vf": {"PXB", ""}, "gpu-1-vf": {"NODE", ""}},
+			[]string{"gpu-0-vf", "gpu-1-vf"}, map[string]seen{"gpu-0-vf": {"PXB", "0000:18:00.2"}, "gpu-1-vf": {"NODE", "0000:18:00.1"}},
 			map[string]string{"gpu-0-vf": data(ofGPU0, spared), "gpu-1-vf": data(ofGPU1, cross1)},
 		},
 		"single devices": {
@@ -67,7 +67,7 @@ func TestAlignmentReallyAchieved(t *testing.T) {
 				if v := dev.Metadata.Attributes["alignment"].StringValue; v != nil {
 					s.Alignment = *v
 				}
-				if v := dev.Metadata.Attributes["nearestPCIBusID"].StringValue; v != nil && len(dev.CDIDeviceIDs) == 1 {
+				if v := dev.Metadata.Attributes["nearestPCIBusID"].StringValue; v != nil {
 					s.Nearest = *v
 				}
 				metadata[dev.DeviceName] = s
