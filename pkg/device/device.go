@@ -24,7 +24,8 @@ const (
 // one: the configuration of nodes, the DeviceClasses, the documentation.
 func Kinds() []Kind { return []Kind{KindGPU, KindVF, KindGPUVF} }
 
-// Names of the attributes and capacities that more than one family publishes.
+// Names of the attributes and capacities that more than one family publishes, or
+// that the controller reads.
 // They carry no domain, which in a ResourceSlice means the driver's own.
 const (
 	// AttributeType is the device's [Kind].
@@ -32,6 +33,9 @@ const (
 	// AttributeRDMADevice is the name of the device's RDMA device, such as
 	// "mlx5_0".
 	AttributeRDMADevice resourceapi.QualifiedName = "rdmaDevice"
+	// AttributeAlignment is how near the parts of a composite are, as "nvidia-smi
+	// topo -m" says it: PIX, PXB, PHB, NODE or SYS.
+	AttributeAlignment resourceapi.QualifiedName = "alignment"
 	// AttributeAllocator is who gives the device to claims. Devices without it
 	// are kube-scheduler's.
 	AttributeAllocator resourceapi.QualifiedName = "allocator"

@@ -11,7 +11,6 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 

@@ -12,15 +12,9 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
-// Attributes of a composite besides those of its parts.
-const (
-	// AttributeAlignment is how near the two are, as "nvidia-smi topo -m" says
-	// it: PIX, PXB, PHB, NODE or SYS.
-	AttributeAlignment resourceapi.QualifiedName = "alignment"
-	// AttributeVFAddress is the PCI address of the VF. That of the GPU has
-	// the standard name.
-	AttributeVFAddress resourceapi.QualifiedName = "vfPCIBusID"
-)
+// attributeVFAddress is the PCI address of a composite's VF. That of the GPU has
+// the standard name.
+const attributeVFAddress resourceapi.QualifiedName = "vfPCIBusID"
 
 // counterVF counts the VF of a pair in the set of its GPU.
 const counterVF = "vf"
@@ -63,9 +57,9 @@ func attributes(gpu, vf device.Device, p *Pair) map[resourceapi.QualifiedName]re
 		all = map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{}
 	}
 	all[device.AttributeType] = resourceapi.DeviceAttribute{StringValue: ptr.To(string(device.KindGPUVF))}
-	all[AttributeAlignment] = resourceapi.DeviceAttribute{StringValue: ptr.To(p.Relation.String())}
+	all[device.AttributeAlignment] = resourceapi.DeviceAttribute{StringValue: ptr.To(p.Relation.String())}
 	if address, ok := vf.Attributes[deviceattribute.StandardDeviceAttributePCIBusID]; ok {
-		all[AttributeVFAddress] = address
+		all[attributeVFAddress] = address
 	}
 	standard := []resourceapi.QualifiedName{
 		deviceattribute.StandardDeviceAttributePCIBusID, deviceattribute.StandardDeviceAttributePCIeRoot, deviceattribute.StandardDeviceAttributeNUMANode,
