@@ -35,7 +35,7 @@ type Joined struct {
 	// devices share anything.
 	Counters []resourceapi.CounterSet
 	// Pairs has one entry for each GPU that could have a partner, also for
-	// those that have none.
+	// those that have none, and for those that only the configuration knows.
 	Pairs []Pair
 }
 

@@ -330,8 +330,10 @@ func TestWhatAPersonHasDecided(t *testing.T) {
 	o := board(t)
 	o.Pairing.Fixed = map[topology.Address]topology.Address{
 		address("0000:1b:00.0"): {}, address("0000:43:00.0"): address("0000:18:00.0"), address("0000:52:00.0"): address("0000:18:00.0"),
+		address("0000:9d:00.0"): address("0000:" + storage + ":00.0"),                 // a NIC without VFs
+		address("0000:c3:00.0"): {}, address("0000:1c:00.0"): address("0000:18:00.0"), // no such GPU
 	}
-	j := o.Join(find(4, 1))
+	j := o.Join(find(5, 1))
 	var got []string
 	for _, p := range j.Pairs {
 		got = append(got, p.String())
@@ -341,11 +343,14 @@ func TestWhatAPersonHasDecided(t *testing.T) {
 		"gpu-1 and vf-0000-18-00-1 of NIC 0000:18:00.0: decided by the configuration; they are NODE; shared by 2 devices, there are too few partners",
 		"gpu-2 has no VF beside it: no VF is left of the NIC beside it",
 		"gpu-3 and vf-0000-5e-00-1 of NIC 0000:5e:00.0: PXB, with 2 common bridges",
+		"gpu-4 has no VF beside it: the configuration decided for 0000:29:00.0, which is no PF with VFs that are served; such are 0000:18:00.0, 0000:40:00.0, 0000:4f:00.0, 0000:5e:00.0, 0000:9a:00.0, 0000:c0:00.0, 0000:ce:00.0, 0000:dc:00.0",
+		"0000:1c:00.0 has no VF beside it: the configuration names it, and no GPU that is served has that address",
+		"0000:c3:00.0 has no VF beside it: the configuration names it, and no GPU that is served has that address",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if first := strings.Join(strings.Fields(names(j))[:4], " "); first != "gpu-0 gpu-2 gpu-1 gpu-1-vf" {
+	if first := strings.Join(strings.Fields(names(j))[:5], " "); first != "gpu-0 gpu-2 gpu-4 gpu-1 gpu-1-vf" {
 		t.Errorf("GPUs that are in no pair come first, got %s", first)
 	}
 }

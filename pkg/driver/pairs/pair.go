@@ -3,7 +3,9 @@ package pairs
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
@@ -14,7 +16,8 @@ type Pair struct {
 	// Name is that of the composite device.
 	Name string
 	// GPU and VF are the names of the single devices. VF is empty for a GPU
-	// that is alone.
+	// that is alone. GPU is an address where the configuration names a GPU that
+	// is not there.
 	GPU, VF string
 	// NIC is the VF's PF.
 	NIC topology.Address
@@ -86,8 +89,35 @@ func (o *Options) find(found Found) []Pair {
 			pairs[n].NIC, pairs[n].Relation = p.Partner.Address, p.Relation
 			c.choose(&pairs[n])
 		}
+		if nic := o.Pairing.Fixed[g.address]; pairs[n].VF == "" && nic != (topology.Address{}) && len(m.vfs[nic]) == 0 {
+			pairs[n].Why = fmt.Sprintf("the configuration decided for %s, which is no PF with VFs that are served; such are %s", nic, m.nics())
+		}
 	}
-	return pairs
+	return slices.Concat(pairs, o.strangers(m.gpus))
+}
+
+// strangers has an entry for each address that the configuration takes for that
+// of a GPU, so that whoever has mistyped one finds out.
+func (o *Options) strangers(gpus []part) []Pair {
+	var strangers []Pair
+	for _, address := range slices.SortedFunc(maps.Keys(o.Pairing.Fixed), topology.Address.Compare) {
+		if len(gpus) == 0 || slices.ContainsFunc(gpus, func(g part) bool { return g.address == address }) {
+			continue
+		}
+		strangers = append(strangers, Pair{
+			Name: compositeName(address.String()), GPU: address.String(), Why: "the configuration names it, and no GPU that is served has that address",
+		})
+	}
+	return strangers
+}
+
+// nics lists the PFs.
+func (m machine) nics() string {
+	var all []string
+	for _, nic := range slices.SortedFunc(maps.Keys(m.vfs), topology.Address.Compare) {
+		all = append(all, nic.String())
+	}
+	return strings.Join(all, ", ")
 }
 
 func (o *Options) machine(devices []device.Device) machine {
