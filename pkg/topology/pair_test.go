@@ -101,6 +101,15 @@ func TestPairs(t *testing.T) {
 			want:    []string{"0000:57:00.0 0000:58:00.0 PXB", "0000:64:00.0 0000:65:00.0 PXB"},
 		},
 		{
+			name: "however their addresses are ordered",
+			board: board{gpus: hgx.gpus, nics: []string{
+				left + "/0000:54:01.0/0000:c0:00.0@0", left + "/0000:54:02.0/0000:c1:00.0@0",
+				right + "/0000:61:01.0/0000:58:00.0@0", right + "/0000:61:02.0/0000:59:00.0@0",
+			}},
+			pairing: Pairing{Least: NODE},
+			want:    []string{"0000:57:00.0 0000:c0:00.0 PXB", "0000:64:00.0 0000:58:00.0 PXB"},
+		},
+		{
 			name:    "one NIC for two GPUs is shared",
 			board:   board{gpus: hgx.gpus, nics: hgx.nics[:1]},
 			pairing: Pairing{Least: NODE},
