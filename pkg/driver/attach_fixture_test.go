@@ -52,8 +52,12 @@ func (f *fakeVFs) Devices(context.Context) (device.Inventory, error) {
 	return inv, nil
 }
 
-func (f *fakeVFs) Prepare(context.Context, device.Grant) (device.Edits, error) {
-	return device.Edits{Device: &cdispec.ContainerEdits{Env: []string{"VF=1"}}, Attach: true}, nil
+func (f *fakeVFs) Prepare(_ context.Context, g device.Grant) (device.Edits, error) {
+	env := "VF=1"
+	if g.AdminAccess {
+		env = "VF=looked-at"
+	}
+	return device.Edits{Device: &cdispec.ContainerEdits{Env: []string{env}}, Attach: true}, nil
 }
 
 func (f *fakeVFs) Release(_ context.Context, g device.Grant) error {

@@ -227,6 +227,22 @@ func TestAdminAccessAttachesNothing(t *testing.T) {
 	}
 }
 
+// A claim may ask for a device, and for a look at all devices, among them that
+// one.
+func TestWhoAlsoLooksAtItsDeviceHasItAllTheSame(t *testing.T) {
+	for _, look := range []int{0, 1} {
+		n := newAttachNode(t, "net1")
+		d := n.instance("")
+		mustPrepare(t, d, newClaim("a", []string{"net1", "net1"}, func(claim *resourceapi.ResourceClaim) {
+			admin(&claim.Status.Allocation.Devices.Results[look])
+		}))
+		specs, err := os.ReadFile(filepath.Join(n.cdiDir(), testDriver+"_vf_a.json"))
+		if err != nil || !strings.Contains(string(specs), "VF=1") || strings.Contains(string(specs), "looked-at") {
+			t.Errorf("request %d only looks: %s, %v", look, specs, err)
+		}
+	}
+}
+
 // Nothing is taken from a pod that the API server has not told of.
 func TestPodThatAttachesIsNoted(t *testing.T) {
 	n := newAttachNode(t, "net1")

@@ -279,7 +279,9 @@ func (d *Driver) carryOutStep(ctx context.Context, s *step, edits map[string]map
 	if edits[name] == nil {
 		edits[name] = map[string]device.Edits{}
 	}
-	edits[name][s.grant.Device] = e
+	if _, had := edits[name][s.grant.Device]; !had || !s.grant.AdminAccess {
+		edits[name][s.grant.Device] = e // of a request that only looks, what it has by another counts
+	}
 	s.entry.Attach = e.Attach && !s.grant.AdminAccess // who only looks moves nothing
 	s.entry.CDIDeviceIDs = []string{d.cdi.DeviceID(name, s.grant.Claim.UID, s.grant.Device)}
 	s.entry.Attributes = map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{}
