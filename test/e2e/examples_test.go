@@ -25,7 +25,8 @@ func exampleTests() map[string]func(s *space) {
 			s.wantPrinted("aligned-by-constraints", "nics", "net1", "net8")
 		},
 		"aligned-pairs.yaml": func(s *space) {
-			s.wait("aligned-pairs", harness.Succeeded())
+			s.wait("aligned-pairs", harness.Running())
+			s.wantAligned("aligned-pairs", 2)
 			wantDistinct(s.t, s.gpus("aligned-pairs", "gpus", 2))
 			s.wantPrinted("aligned-pairs", "nics", "net1", "net2")
 		},
