@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,10 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
 )
+
+// stopTimeout bounds what a controller does after it was told to stop: less than
+// the time after which its pod is killed.
+const stopTimeout = 25 * time.Second
 
 // name is that of the lease, and of who reports events.
 const name = "eks-hybrid-dra-controller"
@@ -103,10 +108,33 @@ func serve(ctx context.Context, address string, metrics prometheus.Gatherer, mgr
 			httpErr = monitoring.Serve(served, listener, monitoring.Handler(metrics, alive, ready))
 		})
 	}
-	err := mgr.Start(ctx)
+	err := start(ctx, mgr)
 	stopServing()
 	wg.Wait()
 	return errors.Join(err, httpErr)
+}
+
+// start runs the manager until it has stopped, or does not although it should: one
+// that is stopped before it knows the cluster never ends by itself.
+func start(ctx context.Context, mgr manager.Manager) error {
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	synced, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if !mgr.GetCache().WaitForCacheSync(synced) {
+		return nil // it has written nothing
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopTimeout):
+		return fmt.Errorf("the controller did not stop within %s", stopTimeout)
+	}
 }
 
 // alive is always true: a controller that cannot go on ends.

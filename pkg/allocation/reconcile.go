@@ -84,11 +84,19 @@ func (c *Controller) allocated(ctx context.Context, claim *resourceapi.ResourceC
 	if freed, err := c.resolveDouble(ctx, claim); freed || err != nil {
 		return reconcile.Result{}, err
 	}
+	node := nodeOf(claim.Status.Allocation)
+	wanted := c.Consumers.Of(claim).NodeName()
+	elsewhere := wanted != "" && node != "" && wanted != node
+	if elsewhere && c.Consumers.Of(claim).NoneOn(node, claim.Status.ReservedFor) {
+		// kube-controller-manager reserves a claim for a pod that names its node
+		// itself wherever the claim is; such a pod would wait for ever.
+		claim = claim.DeepCopy()
+		claim.Status.ReservedFor = nil
+	}
 	if len(claim.Status.ReservedFor) > 0 {
 		return reconcile.Result{}, nil
 	}
-	node := nodeOf(claim.Status.Allocation)
-	if wanted := c.Consumers.Of(claim).NodeName(); wanted != "" && node != "" && wanted != node {
+	if elsewhere {
 		if err := c.free(ctx, claim, ""); err != nil {
 			return reconcile.Result{}, err
 		}

@@ -138,6 +138,7 @@ func (s *site) pod(name string, change func(*corev1.PodSpec), claims ...string) 
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: ptr.To[int64](0),
 			NodeSelector:                  map[string]string{"site": s.name},
+			Tolerations:                   []corev1.Toleration{{Key: publishedOnly, Operator: corev1.TolerationOpExists}},
 			Containers:                    []corev1.Container{{Name: "work", Image: "nvidia/cuda:12.3.0-base-ubuntu22.04"}},
 		},
 	}

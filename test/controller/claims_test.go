@@ -96,7 +96,7 @@ func TestAClaimIsOnANodeWhereItsPodsCanRun(t *testing.T) {
 		},
 		"taints": func(s *site, _ *corev1.PodSpec) {
 			for _, name := range s.nodes[:2] {
-				taint := []byte(`{"spec":{"taints":[{"key":"example.com/others","effect":"NoSchedule"}]}}`)
+				taint := []byte(`{"spec":{"taints":[{"key":"published-only","effect":"NoSchedule"},{"key":"example.com/others","effect":"NoSchedule"}]}}`)
 				if _, err := cluster.Client.CoreV1().Nodes().Patch(s.ctx, name, types.StrategicMergePatchType, taint, metav1.PatchOptions{}); err != nil {
 					s.t.Fatal(err)
 				}

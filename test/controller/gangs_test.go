@@ -128,12 +128,10 @@ func TestAGangThatLosesAMemberGivesAllBack(t *testing.T) {
 	s.allocated("other")
 }
 
-func TestLabelsOfGangs(t *testing.T) {
+func TestClaimsOfAGangThatDisagreeAboutItsSize(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 1)
 	s.start(settings{})
-	s.claim("no-size", 1, map[string]string{"eks-hybrid-dra/gang": "a"})
-	s.event("no-size", "InvalidLabel", `label eks-hybrid-dra/gang-size: "" is no number above zero`)
 	s.gang("differ", 2, 0, 1, 1)
 	s.gang("differ", 3, 1, 2, 1)
 	s.event("differ-0", "InvalidLabel", "all claims of a gang have the same")

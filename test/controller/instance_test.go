@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation"
@@ -32,7 +33,10 @@ import (
 type instance struct {
 	s      *site
 	cancel context.CancelFunc
-	ended  chan error
+	// started is closed when the controller knows the cluster.
+	started chan struct{}
+	ended   chan error
+	once    sync.Once
 }
 
 // settings are what a test wants of its controller.
@@ -48,7 +52,7 @@ func (s *site) start(set settings) *instance {
 	s.t.Helper()
 	s.number++
 	ctx, cancel := context.WithCancel(s.ctx)
-	i := &instance{s: s, cancel: cancel, ended: make(chan error, 1)}
+	i := &instance{s: s, cancel: cancel, started: make(chan struct{}), ended: make(chan error, 1)}
 	logger := klog.Background().WithValues("instance", fmt.Sprintf("%s-%d", s.name, s.number))
 	ctx = klog.NewContext(ctx, logger)
 	config := rest.CopyConfig(cluster.Rest)
@@ -68,6 +72,13 @@ func (s *site) start(set settings) *instance {
 		s.t.Fatal(err)
 	}
 	if err := s.wire(ctx, mgr, config, set); err != nil {
+		s.t.Fatal(err)
+	}
+	err = mgr.Add(manager.RunnableFunc(func(context.Context) error {
+		close(i.started)
+		return nil
+	}))
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	go func() { i.ended <- mgr.Start(ctx) }()
@@ -106,15 +117,18 @@ func orLong(d time.Duration) time.Duration {
 // stop ends the controller and returns when it has ended. A second time does
 // nothing.
 func (i *instance) stop() {
-	i.cancel()
-	if err, ok := <-i.ended; ok && err != nil && !errors.Is(err, errCrashed) && !strings.Contains(err.Error(), errCrashed.Error()) {
-		i.s.t.Error(err)
-	}
+	// A manager that is stopped while it starts never ends.
 	select {
-	case <-i.ended:
-	default:
-		close(i.ended)
+	case <-i.started:
+	case <-time.After(patience):
+		i.s.t.Error("the controller has not started")
 	}
+	i.cancel()
+	i.once.Do(func() {
+		if err := <-i.ended; err != nil && !strings.Contains(err.Error(), errCrashed.Error()) {
+			i.s.t.Error(err)
+		}
+	})
 }
 
 var errCrashed = errors.New("this controller has crashed")

@@ -24,6 +24,9 @@ import (
 // patience is how long a test waits for one thing.
 const patience = 2 * time.Minute
 
+// publishedOnly is the taint of nodes without a kubelet.
+const publishedOnly = "published-only"
+
 // gpusPerNode is what a published-only node has.
 const gpusPerNode = 8
 
@@ -74,7 +77,7 @@ func newSite(t *testing.T, nodes int) *site {
 	s.eventually("all nodes are ready", func() (bool, string) {
 		for _, name := range s.nodes {
 			node, err := cluster.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-			if err != nil || len(node.Spec.Taints) > 0 {
+			if err != nil || len(node.Spec.Taints) > 1 {
 				return false, fmt.Sprint(name, node.Spec.Taints, err)
 			}
 		}
@@ -114,6 +117,8 @@ func (s *site) node(name string) {
 	}
 	node := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"site": s.name, corev1.LabelHostname: name, "half": []string{"a", "b"}[len(s.nodes)%2]}},
+		// Pods of others would never run here.
+		Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: publishedOnly, Effect: corev1.TaintEffectNoSchedule}}},
 		Status: corev1.NodeStatus{
 			Capacity: enough, Allocatable: enough,
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now, Reason: "Published"}},

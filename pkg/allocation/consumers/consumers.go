@@ -2,6 +2,7 @@ package consumers
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -41,6 +42,20 @@ func (c Consumers) On(node string) []resourceapi.ResourceClaimConsumerReference 
 		}
 	}
 	return references
+}
+
+// NoneOn tells whether all that a claim is reserved for are pods that are on
+// other nodes, and so can never use what it has on this one.
+func (c Consumers) NoneOn(node string, reserved []resourceapi.ResourceClaimConsumerReference) bool {
+	for _, reference := range reserved {
+		elsewhere := slices.ContainsFunc(c.Pods, func(pod *corev1.Pod) bool {
+			return pod.UID == reference.UID && pod.Spec.NodeName != "" && pod.Spec.NodeName != node
+		})
+		if !elsewhere {
+			return false
+		}
+	}
+	return true
 }
 
 // Gated tells whether every pod waits for somebody to open its scheduling gates.

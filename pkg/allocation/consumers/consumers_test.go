@@ -147,6 +147,12 @@ func TestPodsThatNoSchedulerPlaces(t *testing.T) {
 	if diff := cmp.Diff(want, c.On("dgx-1")); diff != "" {
 		t.Errorf("reserved for (-want +got):\n%s", diff)
 	}
+	if c.NoneOn("dgx-1", want) || !c.NoneOn("dgx-2", want) {
+		t.Error("pods on dgx-1 can use what is on dgx-1, and nothing else")
+	}
+	if c.NoneOn("dgx-2", append(want, resourceapi.ResourceClaimConsumerReference{Resource: "pods", Name: "a", UID: "a"})) {
+		t.Error("a pod without a node may be on its way to dgx-2")
+	}
 	if got := c.On(""); got != nil {
 		t.Errorf("reserved on no node for %v", got)
 	}
