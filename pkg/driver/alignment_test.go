@@ -126,7 +126,7 @@ func TestNCCLIsToldTheRDMADevicesInTheOrderOfTheGPUs(t *testing.T) {
 		given   map[string]string // RDMA devices by what the claim calls the VF
 		want    string
 	}{
-		"pairs":            {false, []string{"gpu-1-vf", "gpu-0-vf"}, map[string]string{"gpu-0-vf": "mlx5_10", "gpu-1-vf": "mlx5_1"}, "NCCL_IB_HCA==mlx5_1,mlx5_10"},
+		"pairs":            {false, []string{"gpu-1-vf", "gpu-0-vf"}, map[string]string{"gpu-0-vf": "mlx5_1", "gpu-1-vf": "mlx5_10"}, "NCCL_IB_HCA==mlx5_10,mlx5_1"},
 		"single devices":   {false, []string{"gpu-1", spareVF, "gpu-0"}, map[string]string{spareVF: "mlx5_2"}, "NCCL_IB_HCA==mlx5_2"},
 		"used as Ethernet": {false, []string{"gpu-0-vf"}, nil, ""},
 		"not asked for":    {true, []string{"gpu-0-vf"}, map[string]string{"gpu-0-vf": "mlx5_1"}, ""},
