@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+	"time"
 
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/kernel"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/vfstate"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
 // offerAddress sets the address that the PF is about to give a VF on the VF's
@@ -116,6 +118,17 @@ func (f *Family) nameBack(ctx context.Context, fn function, j *vfstate.Journal, 
 	if j.Former != nil && j.Former.Interface != "" {
 		want = j.Former.Interface
 	}
+	if f.nameIsLent(want, fn, links) {
+		// The other one may wait for the name that this one has.
+		if link.Name != apart {
+			if err := f.rename(host, link, apart); err != nil {
+				return err
+			}
+		}
+		if links, err = f.awaitName(ctx, want, fn); err != nil {
+			return err
+		}
+	}
 	if nameTaken(want, fn.address, links) {
 		klog.FromContext(ctx).Info("Another interface has taken the VF's name meanwhile, it gets another one", "device", fn.address, "name", want, "newName", apart)
 		want = apart
@@ -130,6 +143,45 @@ func (f *Family) nameBack(ctx context.Context, fn function, j *vfstate.Journal, 
 		return f.rename(host, link, apart)
 	}
 	return nil
+}
+
+// nameIsLent tells whether the interface of another VF has the name in passing.
+// A driver that is bound anew takes whatever name is free for its interface, for
+// which it gets its own back in a moment.
+func (f *Family) nameIsLent(name string, fn function, links []kernel.Link) bool {
+	for _, link := range links {
+		if link.Name != name || link.Device == fn.address.String() {
+			continue
+		}
+		address, err := topology.ParseAddress(link.Device)
+		if err != nil {
+			return false
+		}
+		j, err := f.journal.Load(address)
+		return err == nil && j != nil && j.Former != nil && j.Former.Interface != name
+	}
+	return false
+}
+
+// awaitName waits until a name that is lent is free, and returns the host's
+// interfaces. It may not be free in the end.
+func (f *Family) awaitName(ctx context.Context, name string, fn function) ([]kernel.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.opts.ReturnWait)
+	defer cancel()
+	for {
+		links, err := f.kernel.Host().Links()
+		if err != nil {
+			return nil, fmt.Errorf("list the host's network interfaces: %w", err)
+		}
+		if !f.nameIsLent(name, fn, links) {
+			return links, nil
+		}
+		select {
+		case <-ctx.Done():
+			return links, nil
+		case <-time.After(returnPoll):
+		}
+	}
 }
 
 // rename gives an interface another name, for which it must be down. It is set

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/kernel"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
@@ -62,6 +64,59 @@ func TestFormerNameIsTaken(t *testing.T) {
 	m.kernel.HostNamespace().AddLink(kernel.Link{Name: "enp24s0f0v0", Type: "ether"})
 	m.release(g)
 	m.clean(vf0, before)
+}
+
+// A driver that was bound anew has given each of two VFs the name of the other,
+// which was free at that time.
+func TestVFsThatHaveEachOthersNames(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.opts.ReturnWait = time.Minute
+	before := map[string]string{vf0: m.state(vf0), vf1: m.state(vf1)}
+	grants := []device.Grant{grant("a", vf0, nil), grant("b", vf1, nil)}
+	for _, g := range grants {
+		m.prepare(g)
+	}
+	m.rename(vf0, "aside")
+	m.rename(vf1, "ens1v0")
+	m.rename(vf0, "ens1v1")
+	f := m.family()
+	errs := make(chan error, len(grants))
+	for _, g := range grants {
+		go func() { errs <- f.Release(t.Context(), g) }()
+	}
+	for range grants {
+		m.must(<-errs)
+	}
+	for address, was := range before {
+		m.clean(address, was)
+	}
+}
+
+// rename gives the interface of a VF on the host another name.
+func (m *machine) rename(address, name string) {
+	m.t.Helper()
+	a, err := topology.ParseAddress(address)
+	m.must(err)
+	link, err := linkOf(m.opts.Kernel.Host(), a)
+	m.must(err)
+	m.must(m.opts.Kernel.Host().Rename(link.Index, name))
+}
+
+// The VF that has another's name does not give it back in time: its claim stays.
+func TestVFWhoseNameIsNotGivenBack(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	before := m.state(vf0)
+	g, other := grant("a", vf0, nil), grant("b", vf1, nil)
+	m.prepare(g)
+	m.prepare(other)
+	m.rename(vf0, "aside")
+	m.rename(vf1, "ens1v0")
+	m.release(g)
+	if got, want := m.state(vf0), strings.Replace(before, "ens1v0", "vf000018001", 1); got != want {
+		t.Errorf("the VF is\n%s, want\n%s", got, want)
+	}
 }
 
 // The name that a VF would have in its pod is a further name of an interface
