@@ -40,6 +40,8 @@ type site struct {
 	plain  string // kube-scheduler's
 	nodes  []string
 	number int
+	// classes are those that were made for it.
+	classes []string
 }
 
 // newSite makes a namespace, a managed class, one that is not, and nodes of 8
@@ -57,6 +59,7 @@ func newSite(t *testing.T, nodes int) *site {
 		cancel()
 	})
 	s.copyRole()
+	s.classes = []string{s.class, s.plain}
 	for class, labels := range map[string]map[string]string{s.class: {v1alpha1.LabelManagedClass: "true"}, s.plain: nil} {
 		_, err := cluster.Client.ResourceV1().DeviceClasses().Create(ctx, &resourceapi.DeviceClass{
 			ObjectMeta: metav1.ObjectMeta{Name: class, Labels: labels},
@@ -215,7 +218,7 @@ func (s *site) clear() {
 		check(cluster.Client.ResourceV1().ResourceSlices().Delete(ctx, name+"-slice", metav1.DeleteOptions{}))
 		check(cluster.Client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{}))
 	}
-	for _, class := range []string{s.class, s.plain} {
+	for _, class := range s.classes {
 		check(cluster.Client.ResourceV1().DeviceClasses().Delete(ctx, class, metav1.DeleteOptions{}))
 	}
 	check(cluster.Client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{}))
