@@ -15,7 +15,7 @@ FUZZTIME ?= 30s
 SOAK_MINUTES ?= 15
 # On which versions of Kubernetes "make test-versions" tries the driver.
 VERSIONS ?= 1.36.3 1.35.4
-# What "make bench" measures: prepare, attach or pairs.
+# What "make bench" measures: prepare, attach, pairs or controller.
 BENCH ?= prepare
 # Further arguments of "go test" for unit and end-to-end tests, such as
 # TESTARGS="-run TestOneGPU".
@@ -127,7 +127,7 @@ test-gpu: ## Run the tests that need a real GPU; they say so where there is none
 	@$(step) "tests on a real GPU" go test -tags gpu -count=1 -timeout 15m -v $(TESTARGS) ./test/gpu/...
 
 .PHONY: bench
-bench: cluster image workload ## Measure, and rewrite docs/performance.md; BENCH=prepare, attach or pairs says what. BENCH_QUICK=1 is short and writes nothing.
+bench: cluster image workload ## Measure, and rewrite docs/performance.md; BENCH=prepare, attach, pairs or controller says what. BENCH_QUICK=1 is short and writes nothing.
 	@$(on_cluster) go run ./test/bench $(BENCH)
 
 ##@ Parts

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/attach"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/controller"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/page"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/pairs"
@@ -70,6 +71,17 @@ func kinds() map[string]kind {
 			},
 			picture: picturePairs,
 			caption: "How long the search for GPUs with a VF beside them takes, as composites and by constraints; 500 nodes, and pods per second",
+		},
+		"controller": {
+			suite: func(b bed) suite {
+				size := controller.Full()
+				if b.quick {
+					size = controller.Quick()
+				}
+				return &controller.Suite{Cluster: b.cluster, Steps: b.steps, Size: size, Image: b.image, Work: b.work}
+			},
+			picture: pictureController,
+			caption: "How long the controller takes to allocate a claim, alone and several at once, and a gang of 64 machines; its memory",
 		},
 	}
 }
@@ -137,4 +149,24 @@ func picturePairs(text page.Text) plot.Picture {
 		},
 	}
 	return plot.Picture{Title: "GPUs with the NIC beside them: " + node.Title + "; " + cluster.Title, Panels: []plot.Panel{node, cluster}}
+}
+
+// pictureController shows how quickly claims and gangs are allocated, and what
+// that takes of memory.
+func pictureController(text page.Text) plot.Picture {
+	samples := func(name string) figures.Samples { return text.Report.Samples[name][figures.Ours] }
+	claims := plot.Distribution{Title: "Allocate a claim: share done within a time", Unit: "milliseconds", Series: []plot.Series{
+		{Name: "one at a time", Values: samples(controller.Allocate)},
+		{Name: "4 at once", Values: samples(controller.AllocateAtOnce)},
+		{Name: "16 at once", Values: samples(controller.AllocateMany)},
+	}}
+	fleet := plot.Bars{
+		Title: "1 000 machines, 5 000 claims", Units: []string{"ms", "MB"}, Legend: true,
+		Groups: []string{"A gang of 64 machines, slowest", "Memory of the controller"},
+		Series: []plot.Series{
+			{Name: "measured", Values: []float64{samples(controller.Gang).Max(), samples(controller.RSS).Max()}},
+			{Name: "allowed", Values: []float64{controller.LimitGang, controller.LimitRSS}},
+		},
+	}
+	return plot.Picture{Title: "The controller: " + claims.Title + "; " + fleet.Title, Panels: []plot.Panel{claims, fleet}}
 }

@@ -18,12 +18,13 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/published"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
 
-// published returns slices as the driver publishes them, but for what the
+// slicesOfDGX returns slices as the driver publishes them, but for what the
 // scheduler does not look at. There are two VFs beside each GPU.
-func published() []resourceapi.ResourceSlice {
+func slicesOfDGX() []resourceapi.ResourceSlice {
 	one := func(set string, counters ...string) []resourceapi.DeviceCounterConsumption {
 		c := resourceapi.DeviceCounterConsumption{CounterSet: set, Counters: map[string]resourceapi.Counter{}}
 		for _, name := range counters {
@@ -48,20 +49,20 @@ func published() []resourceapi.ResourceSlice {
 	for i := range gpus {
 		set := fmt.Sprintf("gpu-%d", i)
 		all[0].Spec.SharedCounters = append(all[0].Spec.SharedCounters, resourceapi.CounterSet{Name: set, Counters: one(set, "gpu", "vf")[0].Counters})
-		*singles = append(*singles, dev(set, typeGPU, i, one(set, "gpu")), dev(fmt.Sprintf("vf-%d-0", i), typeVF, i, nil))
-		*rest = append(*rest, dev(set+"-vf", typePair, i, one(set, "gpu", "vf")), dev(fmt.Sprintf("vf-%d-1", i), typeVF, i, one(set, "vf")))
+		*singles = append(*singles, dev(set, published.TypeGPU, i, one(set, "gpu")), dev(fmt.Sprintf("vf-%d-0", i), published.TypeVF, i, nil))
+		*rest = append(*rest, dev(set+"-vf", published.TypePair, i, one(set, "gpu", "vf")), dev(fmt.Sprintf("vf-%d-1", i), published.TypeVF, i, one(set, "vf")))
 	}
 	return all
 }
 
 func newSuite(t *testing.T) *Suite {
 	t.Helper()
-	m, err := newMachine(published())
+	m, err := published.New(slicesOfDGX())
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := fake.NewClientset()
-	for name, kind := range map[string]string{gpuClass: typeGPU, vfClass: typeVF, pairClass: typePair} {
+	for name, kind := range map[string]string{gpuClass: published.TypeGPU, vfClass: published.TypeVF, pairClass: published.TypePair} {
 		class := &resourceapi.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: resourceapi.DeviceClassSpec{Selectors: []resourceapi.DeviceSelector{
 			{CEL: &resourceapi.CELDeviceSelector{Expression: "device.attributes['eks-hybrid-dra'].type == '" + kind + "'"}},
 		}}}
@@ -73,7 +74,7 @@ func newSuite(t *testing.T) *Suite {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Suite{machine: m, library: l, Size: Size{Searches: 2, GiveUps: 1}}
+	return &Suite{machine: &machine{m}, library: l, Size: Size{Searches: 2, GiveUps: 1}}
 }
 
 func TestOnlyAWholeMachineIsMeasured(t *testing.T) {
@@ -94,7 +95,7 @@ func TestOnlyAWholeMachineIsMeasured(t *testing.T) {
 			return s
 		},
 	} {
-		if _, err := newMachine(change(published())); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		if _, err := published.New(change(slicesOfDGX())); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("want %q, got %v", want, err)
 		}
 	}
@@ -102,15 +103,15 @@ func TestOnlyAWholeMachineIsMeasured(t *testing.T) {
 
 func TestAnotherNodeOfTheSameKind(t *testing.T) {
 	m := newSuite(t).machine
-	for i, slice := range m.as("other") {
+	for i, slice := range m.As("other") {
 		if want := fmt.Sprintf("0000%d-eks-hybrid-dra-other-x", i); slice.Name != want || *slice.Spec.NodeName != "other" || slice.Spec.Pool.Name != "other/eks-hybrid-dra" {
 			t.Errorf("slice %s of node %s and pool %s", slice.Name, *slice.Spec.NodeName, slice.Spec.Pool.Name)
 		}
-		if diff := cmp.Diff(m.slices[i].Spec.Devices, slice.Spec.Devices); diff != "" {
+		if diff := cmp.Diff(m.Slices[i].Spec.Devices, slice.Spec.Devices); diff != "" {
 			t.Errorf("devices (-want +got):\n%s", diff)
 		}
 	}
-	if *m.slices[0].Spec.NodeName != "dgx-0" {
+	if *m.Slices[0].Spec.NodeName != "dgx-0" {
 		t.Error("the machine itself was changed")
 	}
 	if got, want := m.String(), "Each node publishes 8 GPUs, 16 VFs, 8 composites, and 16 counters in 8 sets, in 3 slices."; got != want {

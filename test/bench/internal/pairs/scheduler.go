@@ -13,6 +13,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/pods"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/published"
 )
 
 const (
@@ -27,7 +28,15 @@ type work struct{ name, class string }
 // scheduler has a real scheduler place pods, with GPUs and with pairs in turn.
 func (s *Suite) scheduler(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.cleanUp(ctx)) }()
-	if err := s.addNodes(ctx); err != nil {
+	// An earlier run that was cut off may have left some.
+	if err := published.Remove(ctx, s.Cluster.Client); err != nil {
+		return err
+	}
+	var names []string
+	for i := range fewNodes {
+		names = append(names, simulatedNode(i))
+	}
+	if err := published.Add(ctx, s.Cluster.Client, names, s.machine.As, nil); err != nil {
 		return err
 	}
 	process, err := findScheduler("/proc", s.Cluster.Kubeconfig)
@@ -113,7 +122,7 @@ func (s *Suite) processorTimeOf(process string) func(work) error {
 // create creates a pod that runs on simulated nodes only.
 func (s *Suite) create(ctx context.Context, runner pods.Runner, name string) error {
 	pod := runner.New(name, template)
-	pod.Spec.NodeSelector = map[string]string{simulatedLabel: ""}
+	pod.Spec.NodeSelector = map[string]string{published.Label: ""}
 	pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	if _, err := s.Cluster.Client.CoreV1().Pods(runner.Namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("create pod %s: %w", name, err)
@@ -166,5 +175,5 @@ func (s *Suite) removePods(ctx context.Context, runner pods.Runner) error {
 func (s *Suite) cleanUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	return s.removeNodes(ctx)
+	return published.Remove(ctx, s.Cluster.Client)
 }

@@ -7,6 +7,8 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/dynamic-resource-allocation/structured"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/published"
 )
 
 // unmeasured is how often a question is asked before its answers count: the
@@ -24,9 +26,9 @@ type question struct {
 
 // oneNode asks for pairs on a node.
 func (s *Suite) oneNode(ctx context.Context) error {
-	nodes := []string{s.machine.node}
+	nodes := []string{s.machine.Node}
 	free := s.machine.situation(nodes, sets.New[structured.DeviceID]())
-	gone := s.machine.situation(nodes, ids(s.machine.node, s.machine.nicOfFirstGPU()))
+	gone := s.machine.situation(nodes, ids(s.machine.Node, s.machine.nicOfFirstGPU()))
 	for _, q := range []question{
 		{Composite8Fits, free, some(pairClass, gpus), 1},
 		{Composite8Unsat, gone, some(pairClass, gpus), 0},
@@ -68,7 +70,7 @@ func (m *machine) situation(nodes []string, taken sets.Set[structured.DeviceID])
 	at := situation{taken: taken}
 	for _, name := range nodes {
 		at.nodes = append(at.nodes, nodeNamed(name))
-		at.slices = append(at.slices, m.as(name)...)
+		at.slices = append(at.slices, m.As(name)...)
 	}
 	return at
 }
@@ -84,8 +86,8 @@ func (m *machine) busy(n, lacking int) situation {
 		if i == n-1 {
 			break
 		}
-		kind := []string{typeGPU, typePair}[i%2]
-		taken = taken.Union(ids(name, m.devices(kind)[:lacking]))
+		kind := []string{published.TypeGPU, published.TypePair}[i%2]
+		taken = taken.Union(ids(name, m.Devices(kind)[:lacking]))
 	}
 	return m.situation(nodes, taken)
 }

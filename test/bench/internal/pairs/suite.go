@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/figures"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/bench/internal/published"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
 
@@ -106,9 +107,11 @@ func (s *Suite) look(ctx context.Context) error {
 		return err
 	}
 	return s.Steps.Do("Reading what the driver publishes", func() (err error) {
-		if s.machine, err = readMachine(ctx, s.Cluster); err != nil {
+		read, err := published.Read(ctx, s.Cluster)
+		if err != nil {
 			return err
 		}
+		s.machine = &machine{read}
 		s.report.Notes = append(s.report.Notes, s.machine.String())
 		s.library, err = newLibrary(ctx, s.Cluster.Client)
 		return err

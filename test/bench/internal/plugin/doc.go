@@ -1,4 +1,4 @@
-// Package plugin runs the kubelet plugins of DRA drivers as plain processes of
-// this machine, with folders and a node of their own, so that a benchmark can
-// play kubelet towards any of them.
+// Package plugin runs the kubelet plugins of DRA drivers, and our controller, as
+// plain processes of this machine. Plugins have folders and a node of their own,
+// so that a benchmark can play kubelet towards any of them.
 package plugin

@@ -29,25 +29,38 @@ type Process struct {
 
 // Start starts the plugin. What it logs goes to the named file; ctx does not
 // end it, [Process.Stop] does.
-func (k Kind) Start(ctx context.Context, place Place, log string) (_ *Process, err error) {
+func (k Kind) Start(ctx context.Context, place Place, log string) (*Process, error) {
 	for _, dir := range []string{place.RegistrarDir(), filepath.Join(place.KubeletRoot, "plugins"), place.CDIRoot} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make the folders of %s: %w", k.Title, err)
 		}
 	}
+	return run(ctx, k.Title, log, k.program, k.args(place)...)
+}
+
+// Controller starts our controller as the image has it, unpacked into dir. What
+// it logs goes to the named file; ctx does not end it, [Process.Stop] does.
+func Controller(ctx context.Context, image, dir, log string, args ...string) (*Process, error) {
+	if err := unpack(image, dir); err != nil {
+		return nil, fmt.Errorf("take our programs out of the image %s: %w", image, err)
+	}
+	return run(ctx, "our controller", log, filepath.Join(dir, "controller"), args...)
+}
+
+func run(ctx context.Context, title, log, program string, args ...string) (_ *Process, err error) {
 	file, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("make the log of %s: %w", k.Title, err)
+		return nil, fmt.Errorf("make the log of %s: %w", title, err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }() // the process has its own
 	p := &Process{log: log, ended: make(chan struct{})}
-	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), k.program, k.args(place)...)
+	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), program, args...)
 	p.cmd.Stdout, p.cmd.Stderr = file, file
 	// A key press meant for the benchmark must not end it too.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.Started = time.Now()
 	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", k.Title, err)
+		return nil, fmt.Errorf("start %s: %w", title, err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
@@ -99,13 +112,18 @@ func (p *Process) Stop() error {
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // RSS returns how much memory the process has in RAM, in bytes.
-func (p *Process) RSS() (int64, error) {
+func (p *Process) RSS() (int64, error) { return p.memory("VmRSS") }
+
+// PeakRSS returns how much memory the process has had in RAM at most, in bytes.
+func (p *Process) PeakRSS() (int64, error) { return p.memory("VmHWM") }
+
+func (p *Process) memory(field string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		return 0, fmt.Errorf("look at the memory of %s: %w", p.cmd.Path, err)
 	}
 	for line := range strings.Lines(string(text)) {
-		value, ok := strings.CutPrefix(line, "VmRSS:")
+		value, ok := strings.CutPrefix(line, field+":")
 		if !ok {
 			continue
 		}
@@ -115,5 +133,5 @@ func (p *Process) RSS() (int64, error) {
 		}
 		return kib << 10, nil
 	}
-	return 0, fmt.Errorf("look at the memory of %s: /proc/%d/status has no VmRSS", p.cmd.Path, p.PID())
+	return 0, fmt.Errorf("look at the memory of %s: /proc/%d/status has no %s", p.cmd.Path, p.PID(), field)
 }

@@ -1,4 +1,4 @@
-package pairs
+package published
 
 import (
 	"context"
@@ -9,42 +9,54 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
 )
 
-// simulatedLabel is on the nodes, and on their slices, that exist in the API
-// only.
-const simulatedLabel = "eks-hybrid-dra.test/simulated"
+const (
+	// Label is on the nodes, and on their slices, that exist in the API only.
+	Label = "eks-hybrid-dra.test/simulated"
+	// patience is how long one step may take, also on a busy machine.
+	patience = 5 * time.Minute
+	// parallelism is how many nodes are made at a time.
+	parallelism = 16
+)
 
-func simulatedOnly() metav1.ListOptions { return metav1.ListOptions{LabelSelector: simulatedLabel} }
+func only() metav1.ListOptions { return metav1.ListOptions{LabelSelector: Label} }
 
-// addNodes makes nodes, and publishes for each what the driver publishes for the
-// real one.
-func (s *Suite) addNodes(ctx context.Context) error {
-	if err := s.removeNodes(ctx); err != nil {
-		return err
+// Add makes nodes, many at a time, and publishes devices for each. Without hearts
+// they are from the start what Kubernetes would make of them within a minute, so
+// that nothing changes while pods are placed: unreachable.
+func Add(ctx context.Context, client kubernetes.Interface, names []string, slices func(node string) []*resourceapi.ResourceSlice, hearts *Hearts) error {
+	nodeOf := lifelessNode
+	if hearts != nil {
+		nodeOf = readyNode
+		if err := hearts.Add(ctx, names); err != nil {
+			return err
+		}
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelism)
-	for i := range fewNodes {
-		group.Go(func() error { return s.addNode(groupCtx, simulatedNode(i)) })
+	for _, name := range names {
+		group.Go(func() error { return addNode(groupCtx, client, nodeOf(name), slices(name)) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return s.awaitQuiet(ctx)
+	return awaitQuiet(ctx, client)
 }
 
 // awaitQuiet returns when Kubernetes has looked at all nodes and found that they
 // are not just starting: it takes away the taint that it gives new ones.
-func (s *Suite) awaitQuiet(ctx context.Context) error {
+func awaitQuiet(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	starting := 0
 	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-		nodes, err := s.Cluster.Client.CoreV1().Nodes().List(ctx, simulatedOnly())
+		nodes, err := client.CoreV1().Nodes().List(ctx, only())
 		if err != nil {
 			return false, err
 		}
@@ -62,13 +74,12 @@ func (s *Suite) awaitQuiet(ctx context.Context) error {
 	return nil
 }
 
-func (s *Suite) addNode(ctx context.Context, name string) error {
-	client := s.Cluster.Client
-	if _, err := client.CoreV1().Nodes().Create(ctx, lifelessNode(name), metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("create node %s: %w", name, err)
+func addNode(ctx context.Context, client kubernetes.Interface, node *corev1.Node, slices []*resourceapi.ResourceSlice) error {
+	if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create node %s: %w", node.Name, err)
 	}
-	for _, slice := range s.machine.as(name) {
-		slice.Labels = map[string]string{simulatedLabel: ""}
+	for _, slice := range slices {
+		slice.Labels = map[string]string{Label: ""}
 		if _, err := client.ResourceV1().ResourceSlices().Create(ctx, slice, metav1.CreateOptions{}); err != nil {
 			return fmt.Errorf("publish slice %s: %w", slice.Name, err)
 		}
@@ -76,12 +87,11 @@ func (s *Suite) addNode(ctx context.Context, name string) error {
 	return nil
 }
 
-// lifelessNode has room for pods and no kubelet. It is from the start as
-// Kubernetes would make it within a minute, so that nothing changes while pods
-// are placed: unreachable, which they tolerate.
+// lifelessNode has room for pods and no kubelet. Pods that tolerate unreachable
+// nodes can be placed on it.
 func lifelessNode(name string) *corev1.Node {
-	node := nodeNamed(name)
-	node.Labels = map[string]string{simulatedLabel: ""}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	node.Labels = map[string]string{Label: ""}
 	for _, effect := range []corev1.TaintEffect{corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute} {
 		node.Spec.Taints = append(node.Spec.Taints, corev1.Taint{Key: corev1.TaintNodeUnreachable, Effect: effect})
 	}
@@ -98,13 +108,13 @@ func lifelessNode(name string) *corev1.Node {
 	return node
 }
 
-// removeNodes removes the nodes and their slices, also those of an earlier run
+// Remove removes the nodes and their slices, also those of an earlier run
 // that was cut off.
-func (s *Suite) removeNodes(ctx context.Context) error {
-	client := s.Cluster.Client
+func Remove(ctx context.Context, client kubernetes.Interface) error {
 	err := errors.Join(
-		client.ResourceV1().ResourceSlices().DeleteCollection(ctx, metav1.DeleteOptions{}, simulatedOnly()),
-		client.CoreV1().Nodes().DeleteCollection(ctx, metav1.DeleteOptions{}, simulatedOnly()),
+		client.ResourceV1().ResourceSlices().DeleteCollection(ctx, metav1.DeleteOptions{}, only()),
+		client.CoreV1().Nodes().DeleteCollection(ctx, metav1.DeleteOptions{}, only()),
+		client.CoordinationV1().Leases(corev1.NamespaceNodeLease).DeleteCollection(ctx, metav1.DeleteOptions{}, only()),
 	)
 	if err != nil {
 		return fmt.Errorf("remove the simulated nodes: %w", err)
