@@ -13,6 +13,8 @@ PUSH ?=
 FUZZTIME ?= 30s
 # How many minutes each test of "make soak" takes.
 SOAK_MINUTES ?= 15
+# How many minutes kube-scheduler and the controller race in "make soak".
+RACE_MINUTES ?= 10
 # On which versions of Kubernetes "make test-versions" tries the driver.
 VERSIONS ?= 1.36.3 1.35.4
 # What "make bench" measures: prepare, attach, pairs or controller.
@@ -98,9 +100,11 @@ test-guest: cluster image workload ## Run the tests that need real SR-IOV, in a 
 	@$(step) "tests of a node in the guest" env $(on_cluster) go test -count=1 -timeout 30m -v $(TESTARGS) ./test/guest/...
 
 .PHONY: soak
-soak: cluster image workload ## Cut the node off for SOAK_MINUTES, and kill the plugin for as long while pods start and end.
+soak: cluster image workload ## Cut the node off for SOAK_MINUTES, kill the plugin for as long, and let both allocators race for RACE_MINUTES.
 	@$(step) "soak" env $(on_cluster) SOAK_MINUTES=$(SOAK_MINUTES) go test -count=1 -timeout $$((3 * $(SOAK_MINUTES) + 20))m -v \
 		-run 'TestANodeThatIsCutOff|TestNoPodFailsAndNothingIsLeft' $(TESTARGS) ./test/e2e/...
+	@$(step) "soak of the controller" env $(on_cluster) RACE_MINUTES=$(RACE_MINUTES) go test -race -count=1 -timeout $$(($(RACE_MINUTES) + 20))m -v \
+		-run 'TestNoDeviceIsGivenTwiceByTwoAllocators' $(TESTARGS) ./test/controller/...
 
 .PHONY: test-versions
 test-versions: cluster image workload ## Run an example, and pull a cable, on other VERSIONS of Kubernetes; building each takes long at first.
