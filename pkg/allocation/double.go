@@ -28,10 +28,10 @@ func (c *Controller) resolveDouble(ctx context.Context, claim *resourceapi.Resou
 			c.lookAtRivals(claim, result.Pool, result.Device)
 			continue
 		}
-		c.Metrics.Failed(claim, measure.ReasonOther)
 		klog.FromContext(ctx).Info("Two claims have the same device", "claim", klog.KObj(claim), "other", klog.KObj(winner), "pool", result.Pool)
 		if len(claim.Status.ReservedFor) > 0 {
 			if c.memory.once(claim.UID, ReasonDoubleAllocation) {
+				c.Metrics.Failed(claim, measure.ReasonOther)
 				c.warn(claim, ReasonDoubleAllocation, "The claim has devices of pool %s that claim %s/%s has, too; the node prepares them for the first of the two only. Delete the pod %s, so that the claim is allocated anew",
 					result.Pool, winner.Namespace, winner.Name, claim.Status.ReservedFor[0].Name)
 			}
@@ -40,6 +40,7 @@ func (c *Controller) resolveDouble(ctx context.Context, claim *resourceapi.Resou
 		if err := c.free(ctx, claim, ""); err != nil {
 			return false, err
 		}
+		c.Metrics.Failed(claim, measure.ReasonOther)
 		c.warn(claim, ReasonDoubleAllocation, "The claim had devices of pool %s that claim %s/%s has, too; they were taken back, and the claim is allocated anew", result.Pool, winner.Namespace, winner.Name)
 		return true, nil
 	}

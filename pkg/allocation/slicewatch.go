@@ -39,6 +39,22 @@ func (w *sliceWatch) synced() bool {
 	return w.listed
 }
 
+// Transformer makes a list that comes as a stream be taken in slice by slice: all
+// of a large cluster's slices at once would need more memory than anything else
+// in this program.
+func (w *sliceWatch) Transformer() toolscache.TransformFunc {
+	return func(object any) (any, error) {
+		slice, ok := object.(*resourceapi.ResourceSlice)
+		if !ok {
+			return object, nil
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.set(slice)
+		return &resourceapi.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: slice.Name, ResourceVersion: slice.ResourceVersion}}, nil
+	}
+}
+
 // Add takes in a new slice.
 func (w *sliceWatch) Add(object any) error { return w.Update(object) }
 
@@ -57,7 +73,9 @@ func (w *sliceWatch) Update(object any) error {
 
 func (w *sliceWatch) set(slice *resourceapi.ResourceSlice) {
 	w.names[slice.Name] = true
-	w.Fleet.SetSlice(slice)
+	if slice.Spec.Driver != "" { // else it has been taken in by the Transformer
+		w.Fleet.SetSlice(slice)
+	}
 }
 
 // Delete takes out a slice that is gone.
