@@ -31,6 +31,8 @@ type given struct {
 	capacity map[resourceapi.QualifiedName]resource.Quantity
 }
 
+func sameDevice(a, b given) bool { return a.deviceID == b.deviceID && a.share == b.share }
+
 // SetClaim tells of a claim that is new or has changed, whoever allocates it.
 // What its status allocates is taken.
 //
@@ -67,7 +69,8 @@ func (f *Fleet) DeleteClaim(uid types.UID) {
 // after.
 //
 // It fails with [ErrTaken], and takes nothing, if that would give something to
-// two claims. Then the claim must be planned anew.
+// two claims, or if the API tells of another allocation of the claim by now. Then
+// the claim must be planned anew, or has what it needs.
 func (f *Fleet) Assume(uid types.UID, a *resourceapi.AllocationResult) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -76,6 +79,14 @@ func (f *Fleet) Assume(uid types.UID, a *resourceapi.AllocationResult) error {
 		c = &claim{}
 	}
 	want := f.given(a)
+	// What the API has told of is no assumption: if the write failed, Forget would
+	// give away what the claim really has.
+	if !c.assumed && len(c.given) > 0 {
+		if slices.EqualFunc(c.given, want, sameDevice) {
+			return nil
+		}
+		return fmt.Errorf("claim %s is allocated already, and device %s of pool %s: %w", uid, c.given[0].device, c.given[0].pool, ErrTaken)
+	}
 	if err := f.available(uid, c, want); err != nil {
 		return err
 	}
@@ -159,7 +170,7 @@ func (f *Fleet) given(a *resourceapi.AllocationResult) []given {
 
 // replace makes what a claim has now what it is to have.
 func (f *Fleet) replace(c *claim, now []given) {
-	if slices.EqualFunc(c.given, now, func(a, b given) bool { return a.deviceID == b.deviceID && a.share == b.share }) {
+	if slices.EqualFunc(c.given, now, sameDevice) {
 		return
 	}
 	changed := map[string]bool{}

@@ -127,6 +127,42 @@ func TestAssume(t *testing.T) {
 	}
 }
 
+// Another leader's write may be heard of after this one has planned the claim, and
+// before it has taken what it planned.
+func TestWhatTheAPITellsIsNoAssumption(t *testing.T) {
+	m := two("a")
+	claim := fleettest.Claim("x")
+	real := fleettest.Allocated(claim, m, "gpu-0")
+	const rest = "gpu-1 gpu-1-vf"
+	for name, tc := range map[string]struct {
+		device string
+		taken  bool
+	}{
+		"the same devices": {"gpu-0", false},
+		"others":           {"gpu-1", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(m)
+			f.SetClaim(real)
+			err := f.Assume(claim.UID, fleettest.Allocated(claim, m, tc.device).Status.Allocation)
+			if errors.Is(err, fleet.ErrTaken) != tc.taken || (err != nil) != tc.taken {
+				t.Errorf("assumed: %v", err)
+			}
+			// The write fails, for the claim has changed.
+			f.Forget(claim.UID)
+			if got := free(pool(t, f, "a")); got != rest {
+				t.Errorf("free while the claim has gpu-0: %q", got)
+			}
+			freed := claim.DeepCopy()
+			freed.ResourceVersion = "99"
+			f.SetClaim(freed)
+			if got, want := free(pool(t, f, "a")), "gpu-0 gpu-1 gpu-0-vf gpu-1-vf"; got != want {
+				t.Errorf("free once the claim is freed: %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 func TestAssumeGivesNothingTwice(t *testing.T) {
 	m := two("a")
 	for name, tc := range map[string]struct {
