@@ -132,7 +132,7 @@ func TestAssume(t *testing.T) {
 func TestWhatTheAPITellsIsNoAssumption(t *testing.T) {
 	m := two("a")
 	claim := fleettest.Claim("x")
-	real := fleettest.Allocated(claim, m, "gpu-0")
+	told := fleettest.Allocated(claim, m, "gpu-0")
 	const rest = "gpu-1 gpu-1-vf"
 	for name, tc := range map[string]struct {
 		device string
@@ -143,7 +143,7 @@ func TestWhatTheAPITellsIsNoAssumption(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet(m)
-			f.SetClaim(real)
+			f.SetClaim(told)
 			err := f.Assume(claim.UID, fleettest.Allocated(claim, m, tc.device).Status.Allocation)
 			if errors.Is(err, fleet.ErrTaken) != tc.taken || (err != nil) != tc.taken {
 				t.Errorf("assumed: %v", err)
