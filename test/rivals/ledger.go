@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 )
 
 // errEnded is why a ledger knows nothing more.
@@ -48,7 +50,13 @@ func watch(ctx context.Context, client kubernetes.Interface, namespace string, p
 	if err != nil {
 		return nil, fmt.Errorf("list the claims of namespace %s: %w", namespace, err)
 	}
-	events, err := claims.Watch(ctx, metav1.ListOptions{ResourceVersion: there.ResourceVersion})
+	// An API server with much to do ends watches; this one then goes on where it
+	// was, or says that it cannot.
+	events, err := watchtools.NewRetryWatcherWithContext(ctx, there.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (apiwatch.Interface, error) {
+			return claims.Watch(ctx, options)
+		},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("watch the claims of namespace %s: %w", namespace, err)
 	}

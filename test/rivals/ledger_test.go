@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
@@ -58,6 +59,12 @@ func TestWhatIsGivenTwice(t *testing.T) {
 	}
 }
 
+// at is a claim as it is at a resource version.
+func at(version string, claim *resourceapi.ResourceClaim) *resourceapi.ResourceClaim {
+	claim.ResourceVersion = version
+	return claim
+}
+
 func TestTheLedgerFollowsAWatch(t *testing.T) {
 	client, events := fake.NewClientset(), apiwatch.NewFake()
 	client.PrependWatchReactor("resourceclaims", clienttesting.DefaultWatchReactor(events, nil))
@@ -67,20 +74,21 @@ func TestTheLedgerFollowsAWatch(t *testing.T) {
 	}
 	defer l.stop()
 	first, second := l.await("managed-a"), l.await("plain-b")
-	events.Add(given("1", "managed-a", "n0"))
-	events.Modify(given("1", "managed-a", "n0", "gpu-0"))
+	events.Add(at("11", given("1", "managed-a", "n0")))
+	events.Modify(at("12", given("1", "managed-a", "n0", "gpu-0")))
 	<-first
-	events.Delete(given("1", "managed-a", "n0", "gpu-0"))
-	events.Add(given("2", "plain-b", "n0", "gpu-0"))
+	events.Delete(at("13", given("1", "managed-a", "n0", "gpu-0")))
+	events.Add(at("14", given("2", "plain-b", "n0", "gpu-0")))
 	<-second
 	result, err := l.result()
 	if diff := cmp.Diff(Result{ByController: 1, ByScheduler: 1}, result); diff != "" || err != nil {
 		t.Errorf("%v; result (-want +got):\n%s", err, diff)
 	}
 	// What it did not see it does not vouch for.
-	events.Stop()
+	expired := apierrors.NewResourceExpired("too old").Status()
+	events.Error(&expired)
 	<-l.ended
-	if _, err := l.result(); err == nil {
-		t.Error("a watch that has ended is no error")
+	if _, err := l.result(); !apierrors.IsResourceExpired(err) {
+		t.Errorf("a watch that has ended: %v", err)
 	}
 }

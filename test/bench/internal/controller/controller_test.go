@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
@@ -186,9 +188,11 @@ func TestClaimsAreWaitedFor(t *testing.T) {
 	}
 	defer s.stop()
 	go func() {
-		events.Add(claim("a", false, false))
-		events.Modify(claim("a", true, true))
-		events.Delete(claim("a", true, true))
+		for version, tell := range []func(runtime.Object){events.Add, events.Modify, events.Delete} {
+			c := claim("a", version > 0, version > 0)
+			c.ResourceVersion = strconv.Itoa(11 + version)
+			tell(c)
+		}
 	}()
 	if _, err := s.allocated(t.Context(), []string{"a"}); err != nil {
 		t.Error(err)
@@ -203,8 +207,9 @@ func TestClaimsAreWaitedFor(t *testing.T) {
 	if _, err := s.allocated(ended, []string{"b"}); err == nil {
 		t.Error("a claim that never was is allocated")
 	}
-	events.Stop()
-	if _, err := s.allocated(t.Context(), []string{"b"}); err == nil {
-		t.Error("a claim that never was is allocated")
+	expired := apierrors.NewResourceExpired("too old").Status()
+	events.Error(&expired)
+	if _, err := s.allocated(t.Context(), []string{"b"}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("a watch that has ended: %v", err)
 	}
 }

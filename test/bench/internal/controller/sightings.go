@@ -2,14 +2,18 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 )
 
 // sighting is when a watch told of a claim, of the controller's first write to it,
@@ -28,11 +32,22 @@ type sightings struct {
 	mu    sync.Mutex
 	of    map[string]sighting
 	more  chan struct{} // closed, and replaced, when there is news
-	ended bool
+	ended error         // why the watch has ended
 }
 
 func watchClaims(ctx context.Context, client kubernetes.Interface, namespace string) (*sightings, error) {
-	watch, err := client.ResourceV1().ResourceClaims(namespace).Watch(ctx, metav1.ListOptions{})
+	claims := client.ResourceV1().ResourceClaims(namespace)
+	there, err := claims.List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return nil, fmt.Errorf("list the claims of namespace %s: %w", namespace, err)
+	}
+	// An API server with much to do ends watches; this one then goes on where it
+	// was.
+	watch, err := watchtools.NewRetryWatcherWithContext(ctx, there.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (apiwatch.Interface, error) {
+			return claims.Watch(ctx, options)
+		},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("watch the claims of namespace %s: %w", namespace, err)
 	}
@@ -42,14 +57,17 @@ func watchClaims(ctx context.Context, client kubernetes.Interface, namespace str
 }
 
 func (s *sightings) run() {
+	why := errors.New("it was closed")
 	for event := range s.watch.ResultChan() {
 		if claim, ok := event.Object.(*resourceapi.ResourceClaim); ok {
 			s.note(claim, event.Type == apiwatch.Deleted, time.Now())
+			continue
 		}
+		why = apierrors.FromObject(event.Object)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
+	s.ended = why
 	close(s.more)
 }
 
@@ -88,8 +106,8 @@ func (s *sightings) await(ctx context.Context, what string, names []string, is f
 		switch {
 		case next == len(names):
 			return found, nil
-		case ended:
-			return nil, fmt.Errorf("wait until %d claims are %s: the watch of claims has ended", len(names), what)
+		case ended != nil:
+			return nil, fmt.Errorf("wait until %d claims are %s: the watch of claims has ended: %w", len(names), what, ended)
 		}
 		select {
 		case <-ctx.Done():
