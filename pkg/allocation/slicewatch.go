@@ -93,39 +93,18 @@ func (w *sliceWatch) Delete(object any) error {
 	return nil
 }
 
-// Transformer takes in each slice of a first list as it comes, and has the list
-// keep no more than its name: all slices at once, as they are in the API, would
-// be several times what the controller needs of memory later. It implements
-// [toolscache.TransformingStore].
-func (w *sliceWatch) Transformer() toolscache.TransformFunc {
-	return func(object any) (any, error) {
-		slice, ok := object.(*resourceapi.ResourceSlice)
-		if !ok {
-			return object, nil // one that was deleted before its list was complete
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.set(slice)
-		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: slice.Name}}, nil
-	}
-}
-
-// Replace takes in all slices there are. Those of which it gets only the name are
-// taken in already.
+// Replace takes in all slices there are.
 func (w *sliceWatch) Replace(objects []any, _ string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	there := make(map[string]bool, len(objects))
 	for _, object := range objects {
-		switch known := object.(type) {
-		case *resourceapi.ResourceSlice:
-			there[known.Name] = true
-			w.set(known)
-		case *metav1.PartialObjectMetadata:
-			there[known.Name] = true
-		default:
+		slice, ok := object.(*resourceapi.ResourceSlice)
+		if !ok {
 			return fmt.Errorf("list of ResourceSlices brought %T", object)
 		}
+		there[slice.Name] = true
+		w.set(slice)
 	}
 	for name := range w.names {
 		if !there[name] {
