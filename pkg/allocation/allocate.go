@@ -34,7 +34,8 @@ func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi
 	}
 	uids := uidsOf(together)
 	if !c.memory.seize(uids...) {
-		return reconcile.Result{}, nil // whoever is at it brings it back
+		// Whoever is at one of them may not know that this one goes with it.
+		return reconcile.Result{RequeueAfter: busyRetry}, nil
 	}
 	defer c.lookAgain(claim.UID, together)
 	defer c.memory.release(uids...)

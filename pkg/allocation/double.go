@@ -86,18 +86,33 @@ func (c *Controller) stronger(claim *resourceapi.ResourceClaim, poolName string)
 	return nil
 }
 
-// fitBeside tells whether the counters of a pool are enough for both.
+// fitBeside tells whether the counters of a pool are enough for both. What those
+// with a stronger right make of each other's counters is not held against mine.
 func fitBeside(pool *fleet.Pool, theirs, mine []string) bool {
 	if pool == nil {
 		return true
 	}
 	taken := fleet.MakeSet(len(pool.Shape.Devices))
-	for _, name := range slices.Concat(theirs, mine) {
+	used := map[int]bool{}
+	for _, name := range theirs {
 		if place, ok := pool.Shape.Place(name); ok {
 			taken.Add(place)
 		}
 	}
-	return !slices.ContainsFunc(pool.Shape.Left(taken), func(left int64) bool { return left < 0 })
+	for _, name := range mine {
+		if place, ok := pool.Shape.Place(name); ok {
+			taken.Add(place)
+			for _, use := range pool.Shape.Devices[place].Uses {
+				used[use.Counter] = true
+			}
+		}
+	}
+	for counter, left := range pool.Shape.Left(taken) {
+		if left < 0 && used[counter] {
+			return false
+		}
+	}
+	return true
 }
 
 // byRight sorts claims so that those whose right to their devices is stronger

@@ -236,8 +236,9 @@ func (f *feed) lookAtAll() {
 }
 
 func (f *feed) node(node *corev1.Node) {
-	f.Fleet.SetNode(node)
-	f.waiting.changed()
+	if f.Fleet.SetNode(node) {
+		f.waiting.changed()
+	}
 }
 
 func (f *feed) nodeGone(node *corev1.Node) { f.Fleet.DeleteNode(node.Name) }

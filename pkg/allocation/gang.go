@@ -154,7 +154,9 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 // It holds nothing meanwhile, unless it is in use.
 func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why string) (reconcile.Result, error) {
 	c.waiting.add(r, g.members[0].CreationTimestamp.Time)
-	if len(g.have) > 0 && !inUse(g.have) {
+	// One that is whole keeps what it has, however many more ask to join it.
+	whole := len(g.have) >= g.size
+	if len(g.have) > 0 && !whole && !inUse(g.have) {
 		for _, claim := range g.have {
 			if err := c.free(ctx, claim, ""); err != nil {
 				return reconcile.Result{}, err
@@ -174,10 +176,19 @@ func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why strin
 			sooner(until.Sub(c.Clock.Now()) + time.Millisecond)
 		}
 	}
-	if left := g.members[0].CreationTimestamp.Add(g.timeout).Sub(c.Clock.Now()); left > 0 {
+	switch left := g.members[0].CreationTimestamp.Add(g.timeout).Sub(c.Clock.Now()); {
+	case whole:
+		if err := c.gangIsThere(ctx, g); err != nil {
+			return reconcile.Result{}, err
+		}
+	case len(g.want) == 0:
+		// Its pods have ended, or are not let go yet: nobody waits.
+	case left > 0:
 		sooner(left)
-	} else if err := c.gangTimedOut(ctx, g, why); err != nil {
-		return reconcile.Result{}, err
+	default:
+		if err := c.gangTimedOut(ctx, g, why); err != nil {
+			return reconcile.Result{}, err
+		}
 	}
 	return reconcile.Result{RequeueAfter: next}, nil
 }

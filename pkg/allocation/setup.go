@@ -30,6 +30,9 @@ import (
 const (
 	firstRetry   = 5 * time.Millisecond
 	longestRetry = 30 * time.Second
+	// busyRetry is after how long a claim is looked at again that another one is
+	// in the way of: writes take some milliseconds.
+	busyRetry = 100 * time.Millisecond
 )
 
 // Metrics count what the controller sees and does.

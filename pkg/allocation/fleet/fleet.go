@@ -173,8 +173,9 @@ func (f *Fleet) DeleteClass(name string) {
 }
 
 // SetNode tells of a node that is new or has changed. Its name, labels, taints
-// and whether it is unschedulable are kept.
-func (f *Fleet) SetNode(n *corev1.Node) {
+// and whether it is unschedulable are kept. It returns whether one of them is new:
+// kubelets tell much more of their nodes, and often.
+func (f *Fleet) SetNode(n *corev1.Node) bool {
 	kept := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, Labels: n.Labels},
 		Spec:       corev1.NodeSpec{Taints: n.Spec.Taints, Unschedulable: n.Spec.Unschedulable},
@@ -182,10 +183,11 @@ func (f *Fleet) SetNode(n *corev1.Node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if before := f.objects[n.Name]; before != nil && apiequality.Semantic.DeepEqual(before, kept) {
-		return
+		return false
 	}
 	f.objects[n.Name] = kept
 	f.touch(n.Name)
+	return true
 }
 
 // DeleteNode tells that there is no such node any more.
