@@ -2,7 +2,6 @@ package allocation
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,11 +28,8 @@ func (c *Controller) chooseGang(ctx context.Context, g gang, claims []*resourcea
 		ask.TopologyLabel = ""
 		ask.Nodes = func(node *corev1.Node) bool { return node.Labels[c.TopologyLabel] == value }
 	}
-	groups := c.byPod(claims)
-	if len(groups) == len(claims) {
-		return c.planner.Gang(ctx, ask)
-	}
-	return c.chooseGroups(ctx, ask, groups)
+	ask.Groups = slices.DeleteFunc(c.byPod(claims), func(g []*resourceapi.ResourceClaim) bool { return len(g) < 2 })
+	return c.planner.Gang(ctx, ask)
 }
 
 // topologyOf returns the value of the topology label where the claims are.
@@ -82,64 +78,5 @@ func (c *Controller) byPod(claims []*resourceapi.ResourceClaim) [][]*resourceapi
 			of[pod.UID] = group
 		}
 	}
-	return slices.DeleteFunc(groups, func(g []*resourceapi.ResourceClaim) bool { return len(g) == 0 })
-}
-
-// chooseGroups chooses a node for each group, one value of the topology label
-// after the other.
-func (c *Controller) chooseGroups(ctx context.Context, ask fit.Ask, groups [][]*resourceapi.ResourceClaim) ([]fit.Choice, error) {
-	slices.SortStableFunc(groups, func(a, b []*resourceapi.ResourceClaim) int { return len(b) - len(a) })
-	if ask.TopologyLabel == "" {
-		return c.placeGroups(ctx, ask, groups)
-	}
-	var values []string
-	for _, node := range c.Fleet.View().Nodes() {
-		if value := node.Object.Labels[ask.TopologyLabel]; value != "" && !slices.Contains(values, value) {
-			values = append(values, value)
-		}
-	}
-	last := fmt.Errorf("%w: no node has the label %s", fit.ErrNoFit, ask.TopologyLabel)
-	for _, value := range values {
-		within := ask
-		within.Nodes = func(node *corev1.Node) bool { return node.Labels[ask.TopologyLabel] == value }
-		choices, err := c.placeGroups(ctx, within, groups)
-		if err == nil {
-			return choices, nil
-		}
-		last = err
-	}
-	return nil, last
-}
-
-// placeGroups takes what it has chosen for one group in the fleet while it
-// chooses for the next, and gives all of it back at the end.
-func (c *Controller) placeGroups(ctx context.Context, ask fit.Ask, groups [][]*resourceapi.ResourceClaim) ([]fit.Choice, error) {
-	chosen := map[types.UID]fit.Choice{}
-	defer func() {
-		for uid := range chosen {
-			c.Fleet.Forget(uid)
-		}
-	}()
-	for _, group := range groups {
-		choices, err := c.planner.Together(ctx, fit.Ask{Claims: group, Nodes: func(node *corev1.Node) bool {
-			if ask.Nodes != nil && !ask.Nodes(node) {
-				return false
-			}
-			return !slices.ContainsFunc(group, func(claim *resourceapi.ResourceClaim) bool { return !ask.NodesOf[claim.UID](node) })
-		}})
-		if err != nil {
-			return nil, err
-		}
-		for i := range choices {
-			if err := c.Fleet.Assume(choices[i].Claim, &choices[i].Allocation); err != nil {
-				return nil, err
-			}
-			chosen[choices[i].Claim] = choices[i]
-		}
-	}
-	all := make([]fit.Choice, len(ask.Claims))
-	for i, claim := range ask.Claims {
-		all[i] = chosen[claim.UID]
-	}
-	return all, nil
+	return groups
 }
