@@ -186,8 +186,11 @@ func (c *Controller) giveBack(ctx context.Context, pod *corev1.Pod, claim *resou
 			continue
 		}
 		node := nodeOf(other.Status.Allocation)
-		if err := c.free(ctx, other, ""); err != nil {
+		switch freed, err := c.free(ctx, other, ""); {
+		case err != nil:
 			return err
+		case !freed:
+			continue
 		}
 		c.inform(other, ReasonFreed, "The devices on node %s were taken back: claim %s of the same pod does not fit there", node, claim.Name)
 	}

@@ -37,8 +37,8 @@ func (c *Controller) resolveDouble(ctx context.Context, claim *resourceapi.Resou
 			}
 			return false, nil
 		}
-		if err := c.free(ctx, claim, ""); err != nil {
-			return false, err
+		if freed, err := c.free(ctx, claim, ""); !freed {
+			return true, err
 		}
 		c.Metrics.Failed(claim, measure.ReasonOther)
 		c.warn(claim, ReasonDoubleAllocation, "The claim had devices of pool %s that claim %s/%s has, too; they were taken back, and the claim is allocated anew", result.Pool, winner.Namespace, winner.Name)

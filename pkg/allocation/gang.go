@@ -158,8 +158,11 @@ func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why strin
 	whole := len(g.have) >= g.size
 	if len(g.have) > 0 && !whole && !inUse(g.have) {
 		for _, claim := range g.have {
-			if err := c.free(ctx, claim, ""); err != nil {
+			switch freed, err := c.free(ctx, claim, ""); {
+			case err != nil:
 				return reconcile.Result{}, err
+			case !freed:
+				continue
 			}
 			c.inform(claim, ReasonFreed, "The devices on node %s were taken back: gang %s is allocated all or none, and %s", nodeOf(claim.Status.Allocation), g.name.Name, why)
 		}

@@ -97,7 +97,7 @@ func (c *Controller) allocated(ctx context.Context, claim *resourceapi.ResourceC
 		return reconcile.Result{}, nil
 	}
 	if elsewhere {
-		if err := c.free(ctx, claim, ""); err != nil {
+		if freed, err := c.free(ctx, claim, ""); !freed {
 			return reconcile.Result{}, err
 		}
 		c.inform(claim, ReasonFreed, "The devices on node %s were taken back: a pod of the claim is on node %s", node, wanted)
@@ -116,7 +116,7 @@ func (c *Controller) allocated(ctx context.Context, claim *resourceapi.ResourceC
 	if len(c.Consumers.Of(claim).Pods) > 0 {
 		c.memory.leaveOut(claim.UID, node)
 	}
-	if err := c.free(ctx, claim, claimwrite.AnnotationFreedUnused); err != nil {
+	if freed, err := c.free(ctx, claim, claimwrite.AnnotationFreedUnused); !freed {
 		return reconcile.Result{}, err
 	}
 	c.Metrics.Failed(claim, measure.ReasonFreedUnused)
@@ -139,10 +139,11 @@ func (c *Controller) allocatedAt(claim *resourceapi.ResourceClaim) time.Time {
 	return seen
 }
 
-// free takes back an allocation that nobody has reserved.
-func (c *Controller) free(ctx context.Context, claim *resourceapi.ResourceClaim, annotation string) error {
+// free takes back an allocation that nobody has reserved. It returns false without
+// an error if somebody else is at the claim.
+func (c *Controller) free(ctx context.Context, claim *resourceapi.ResourceClaim, annotation string) (bool, error) {
 	if !c.memory.seize(claim.UID) {
-		return nil // whoever is at it makes the claim be looked at again
+		return false, nil // whoever is at it makes the claim be looked at again
 	}
 	defer c.memory.release(claim.UID)
 	c.memory.update(claim.UID, func(r *remembered) { r.freeing, r.seen = true, time.Time{} })
@@ -151,11 +152,11 @@ func (c *Controller) free(ctx context.Context, claim *resourceapi.ResourceClaim,
 		if !errors.Is(err, claimwrite.ErrUnknown) {
 			c.memory.update(claim.UID, func(r *remembered) { r.freeing = false })
 		}
-		return err
+		return false, err
 	}
 	klog.FromContext(ctx).Info("Freed a claim", "claim", klog.KObj(claim), "node", nodeOf(claim.Status.Allocation), "annotation", annotation)
 	c.feed.observe(freed, fromOwnWrite)
-	return nil
+	return true, nil
 }
 
 // noteUsed writes on a claim that has served its pods that it waits for another.

@@ -233,3 +233,24 @@ func TestOnlyThoseWhoShareGiveWay(t *testing.T) {
 		t.Errorf("give way (-want +got):\n%s", diff)
 	}
 }
+
+// Two look at one claim, as its own turn and its gang's: only who takes the
+// devices back says so.
+func TestWhatAnotherTakesBackIsToldOnce(t *testing.T) {
+	machine := fleettest.DGX("dgx-0")
+	s := newStand(t, machine)
+	claim := fleettest.Allocated(gpus("unused", 1, nil), machine, "gpu-0")
+	claim.Status.Allocation.AllocationTimestamp = &metav1.Time{Time: time.Now().Add(-2 * time.Hour)}
+	s.make(claim)
+	s.memory.seize(claim.UID)
+	s.run()
+	if len(s.events.Events) > 0 || !s.allocated()["unused"] {
+		t.Errorf("%d events while somebody else is at the claim", len(s.events.Events))
+	}
+	s.memory.release(claim.UID)
+	s.feed.look(claim)
+	s.run()
+	if len(s.events.Events) != 1 || s.allocated()["unused"] {
+		t.Errorf("%d events, allocated: %v", len(s.events.Events), s.allocated())
+	}
+}
