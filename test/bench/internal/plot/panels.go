@@ -29,8 +29,9 @@ func (d Distribution) draw(c *canvas) {
 		}
 		// The slowest few would squeeze all the others.
 		most = max(most, sorted[len(sorted)*99/100]*1.15)
-		c.rect(float64(n)*220, 44, 14, 14, colour(n))
-		c.text(float64(n)*220+20, 56, style{}, "%s", s.Name)
+		at := float64(n) * min(220, panelWidth/float64(len(d.Series)))
+		c.rect(at, 44, 14, 14, colour(n))
+		c.text(at+20, 56, style{}, "%s", s.Name)
 	}
 	if most == 0 {
 		return
