@@ -44,7 +44,7 @@ func (c *Controller) gang(ctx context.Context, r Request) (reconcile.Result, err
 	g, err := c.gather(r.NamespacedName)
 	if len(g.members) == 0 {
 		c.waiting.remove(r)
-		c.unfinished.forget(r.NamespacedName)
+		c.unfinished.gone(r.NamespacedName)
 		return reconcile.Result{}, nil
 	}
 	if err != nil {
@@ -114,6 +114,9 @@ func inUse(claims []*resourceapi.ResourceClaim) bool {
 
 // allocateGang gives the gang what it lacks, or nothing.
 func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (reconcile.Result, error) {
+	if _, why := c.unfinished.refusal(g.name, c.Clock.Now()); why != nil {
+		return c.gangWaits(ctx, r, g, why.Error())
+	}
 	// A gang that was whole before gets its replacements one by one.
 	batch := g.want[:max(g.size-len(g.have), 1)]
 	uids := uidsOf(batch)
@@ -179,6 +182,8 @@ func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why strin
 			sooner(until.Sub(c.Clock.Now()) + time.Millisecond)
 		}
 	}
+	pause, _ := c.unfinished.refusal(g.name, c.Clock.Now())
+	sooner(pause)
 	switch left := g.members[0].CreationTimestamp.Add(g.timeout).Sub(c.Clock.Now()); {
 	case whole:
 		if err := c.gangIsThere(ctx, g); err != nil {

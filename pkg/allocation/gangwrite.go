@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,6 +28,9 @@ const (
 	// writeAttempts is how often a claim of a gang is written that others change
 	// in between.
 	writeAttempts = 5
+	// Pauses after the API server has refused a claim of a gang.
+	firstPause   = time.Second
+	longestPause = 10 * time.Minute
 )
 
 // errLost tells that a plan cannot be carried out any more.
@@ -38,6 +42,16 @@ type plansUnderWay struct {
 	plans map[types.NamespacedName]*gangplan.Plan
 	// told are gangs whose users know that they wait.
 	told map[types.NamespacedName]bool
+	// refused are gangs of which the API server has refused a claim.
+	refused map[types.NamespacedName]refusal
+}
+
+// refusal is why a gang is not tried again before a time. The pause doubles with
+// each refusal.
+type refusal struct {
+	why   error
+	until time.Time
+	pause time.Duration
 }
 
 func (p *plansUnderWay) get(gang types.NamespacedName) *gangplan.Plan {
@@ -76,6 +90,33 @@ func (p *plansUnderWay) forget(gang types.NamespacedName) {
 	delete(p.told, gang)
 }
 
+// gone drops all that is known of a gang that has no claims any more.
+func (p *plansUnderWay) gone(gang types.NamespacedName) {
+	p.forget(gang)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.refused, gang)
+}
+
+// refuse notes that the API server did not take what was planned for the gang.
+func (p *plansUnderWay) refuse(gang types.NamespacedName, why error, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pause := min(max(2*p.refused[gang].pause, firstPause), longestPause)
+	p.refused[gang] = refusal{why: why, until: now.Add(pause), pause: pause}
+}
+
+// refusal returns for how long the gang is not tried, and why; nil if it is.
+func (p *plansUnderWay) refusal(gang types.NamespacedName, now time.Time) (time.Duration, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.refused[gang]
+	if left := r.until.Sub(now); left > 0 {
+		return left, r.why
+	}
+	return 0, nil
+}
+
 // carryOut gives each claim of a plan what the plan says, or takes all of it
 // back if one of them cannot be given it any more. Until either is done, the
 // plan stays stored.
@@ -94,6 +135,9 @@ func (c *Controller) carryOut(ctx context.Context, plan *gangplan.Plan) error {
 	wg.Wait()
 	err := errors.Join(errs...)
 	if errors.Is(err, errLost) {
+		if slices.ContainsFunc(errs, refusedForGood) {
+			c.unfinished.refuse(plan.Gang, err, c.Clock.Now())
+		}
 		return c.undo(ctx, plan, err)
 	}
 	if err != nil {
@@ -137,7 +181,7 @@ func (c *Controller) writeMember(ctx context.Context, namespace string, member *
 			c.memory.update(claim.UID, func(r *remembered) { r.unsettled = claim })
 			return false, err
 		}
-		if apierrors.IsInvalid(err) {
+		if refusedForGood(err) {
 			return false, fmt.Errorf("%w: %w", errLost, err)
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
@@ -149,6 +193,10 @@ func (c *Controller) writeMember(ctx context.Context, namespace string, member *
 	}
 	return false, fmt.Errorf("claim %s of a gang changes all the time", member.Name)
 }
+
+// refusedForGood tells whether the API server would not take the same from us a
+// little later. A gang must not hold some devices until it does.
+func refusedForGood(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) }
 
 // hold makes sure that what the plan gives a claim is there, is ours to give,
 // and is nobody else's.

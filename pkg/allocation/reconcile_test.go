@@ -3,15 +3,18 @@ package allocation
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -73,7 +76,7 @@ func newStand(t *testing.T, machines ...fleettest.Machine) *stand {
 		},
 		planner: fit.New(known), classes: classes.NewReader(fleettest.Driver), claims: newClaims(),
 		writer: claimwrite.New(client, times), plans: gangplan.NewStore(client, "own"), memory: newMemory(times),
-		unfinished: plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}},
+		unfinished: plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}, refused: map[types.NamespacedName]refusal{}},
 	}
 	s.waiting = newWaiting(times, s.enqueue)
 	s.feed = &feed{Controller: s.Controller}
@@ -135,6 +138,71 @@ func gpus(name string, count int64, labels map[string]string) *resourceapi.Resou
 
 func inGang(size string) map[string]string {
 	return map[string]string{v1alpha1.LabelGang: "train", v1alpha1.LabelGangSize: size}
+}
+
+// A gang of which the API server takes one claim and not the other holds nothing,
+// and is not tried all the time.
+func TestAGangThatTheAPIServerRefuses(t *testing.T) {
+	resource, kind := schema.GroupResource{Resource: "resourceclaims"}, schema.GroupKind{Kind: "ResourceClaim"}
+	for name, err := range map[string]error{
+		"by a policy":  apierrors.NewForbidden(resource, "train-1", nil),
+		"as not valid": apierrors.NewInvalid(kind, "train-1", nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStand(t, fleettest.DGX("dgx-0"))
+			s.refuse("train-1", err)
+			for _, claim := range []string{"train-0", "train-1"} {
+				s.make(gpus(claim, 4, inGang("2")))
+			}
+			s.run()
+			if got := s.allocated(); len(got) > 0 {
+				t.Errorf("holds: %v", got)
+			}
+			if plans, _, err := s.plans.List(t.Context()); err != nil || len(plans) > 0 {
+				t.Errorf("plans: %v, %v", plans, err)
+			}
+			told := ""
+			for len(s.events.Events) > 0 {
+				told += <-s.events.Events + "\n"
+			}
+			if !strings.Contains(told, "GangTimedOut") || !strings.Contains(told, err.Error()) {
+				t.Errorf("users are told: %s", told)
+			}
+		})
+	}
+}
+
+// A gang that is whole may have more claims, which may be refused, too.
+func TestAClaimTooManyThatTheAPIServerRefuses(t *testing.T) {
+	s := newStand(t, fleettest.DGX("dgx-0"))
+	s.refuse("train-1", apierrors.NewForbidden(schema.GroupResource{Resource: "resourceclaims"}, "train-1", nil))
+	s.make(gpus("train-0", 1, inGang("1")))
+	s.run()
+	s.make(gpus("train-1", 1, inGang("1")))
+	s.run()
+	s.run()
+	if why := s.unfinished.refused[types.NamespacedName{Namespace: "default", Name: "train"}]; why.pause == 0 {
+		t.Error("the claim is tried again all the time")
+	}
+	if diff := cmp.Diff(map[string]bool{"train-0": true}, s.allocated()); diff != "" {
+		t.Errorf("allocated (-want +got):\n%s", diff)
+	}
+}
+
+// refuse makes the API server refuse to allocate a claim.
+func (s *stand) refuse(name string, err error) {
+	client, ok := s.Client.(*fake.Clientset)
+	if !ok {
+		s.t.Fatalf("the client is a %T", s.Client)
+	}
+	client.PrependReactor("update", "resourceclaims", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		update, ok := action.(clienttesting.UpdateAction)
+		if !ok {
+			return false, nil, nil
+		}
+		claim, ok := update.GetObject().(*resourceapi.ResourceClaim)
+		return ok && claim.Name == name && claim.Status.Allocation != nil, nil, err
+	})
 }
 
 // One claim too many, which finds no place, must not cost the gang what it has.

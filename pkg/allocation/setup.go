@@ -129,7 +129,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Controll
 		memory:  newMemory(options.Clock),
 	}
 	c.waiting = newWaiting(options.Clock, c.enqueue)
-	c.unfinished = plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}}
+	c.unfinished = plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}, refused: map[types.NamespacedName]refusal{}}
 	var err error
 	if c.feed, err = newFeed(ctx, c, mgr); err != nil {
 		return nil, err
