@@ -46,8 +46,8 @@ func (s selector) wrap(what string, err error) error {
 	return fmt.Errorf("selector #%d: CEL %s error: %w", s.number, what, err)
 }
 
-// matcher evaluates selectors, and remembers the results as long as there are
-// machines of the shape. One goroutine at a time uses it.
+// matcher evaluates selectors, and remembers the results for machines of the same
+// shape. One goroutine at a time uses it.
 type matcher struct {
 	cel *cel.Cache
 	own *ownFinder
@@ -55,8 +55,10 @@ type matcher struct {
 	known map[matchKey]matched
 }
 
+// matchKey has no pointer to the shape, which is large and would be kept beyond the
+// last machine of it.
 type matchKey struct {
-	shape      *fleet.Shape
+	shape      uint64
 	expression string
 }
 
@@ -110,7 +112,7 @@ func (m *matcher) selector(ctx context.Context, driver string, pool *fleet.Pool,
 	if m.own.in(s.expression) {
 		return m.evaluate(ctx, driver, s, among, pool.Device)
 	}
-	key := matchKey{pool.Shape, s.expression}
+	key := matchKey{pool.Shape.ID(), s.expression}
 	if known, ok := m.known[key]; ok {
 		return known, nil
 	}
