@@ -230,6 +230,12 @@ func (c *Controller) write(ctx context.Context, claim *resourceapi.ResourceClaim
 	case errors.Is(err, claimwrite.ErrUnknown):
 		c.Metrics.WriteFailed(claim, err)
 		c.memory.update(claim.UID, func(r *remembered) { r.unsettled = claim })
+		if now := c.claims.get(keyOf(claim)); now == nil || now.UID != claim.UID {
+			// It went while it was planned: nobody will look at it again.
+			c.Fleet.Forget(claim.UID)
+			c.memory.forget(claim.UID)
+			c.waiting.changed()
+		}
 		return err
 	case err != nil:
 		c.Metrics.WriteFailed(claim, err)

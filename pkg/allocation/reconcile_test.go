@@ -2,6 +2,7 @@ package allocation
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"testing"
@@ -186,6 +187,32 @@ func TestAClaimTooManyThatTheAPIServerRefuses(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]bool{"train-0": true}, s.allocated()); diff != "" {
 		t.Errorf("allocated (-want +got):\n%s", diff)
+	}
+}
+
+// A claim is deleted while it is planned, and the answer to its write gets lost.
+func TestAClaimThatGoesWhileItIsPlannedKeepsNothing(t *testing.T) {
+	s := newStand(t, fleettest.DGX("dgx-0"))
+	s.make(gpus("gone", 8, nil))
+	r, _ := s.queue.Get()
+	claim := s.claims.get(r.NamespacedName)
+	choices, err := s.choose(func() ([]fit.Choice, error) {
+		defer s.feed.claimGone(claim)
+		return s.planner.Together(t.Context(), fit.Ask{Claims: []*resourceapi.ResourceClaim{claim}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.refuse("gone", apierrors.NewInternalError(errors.New("the answer got lost")))
+	if err := s.writeAll(t.Context(), []*resourceapi.ResourceClaim{claim}, choices); !errors.Is(err, claimwrite.ErrUnknown) {
+		t.Fatal(err)
+	}
+	s.queue.Done(r)
+	s.run()
+	s.make(gpus("next", 8, nil))
+	s.run()
+	if !s.allocated()["next"] {
+		t.Error("the devices of a claim that is gone are given to nobody")
 	}
 }
 
