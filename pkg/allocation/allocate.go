@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/claimwrite"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/consumers"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fit"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
@@ -28,10 +27,19 @@ func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi
 		c.waiting.remove(r)
 		return reconcile.Result{}, c.noteUsed(ctx, claim)
 	}
-	together, complete := c.together(claim)
-	if !complete {
+	set := c.together(claim)
+	if set.awaits != nil {
 		return reconcile.Result{}, nil // the pod's news bring it back
 	}
+	if len(set.gangs) > 0 {
+		// It is placed with the gang, or the gang might find no room beside it.
+		c.waiting.remove(r)
+		for _, gang := range set.gangs {
+			c.enqueue(Request{NamespacedName: gang, Gang: true})
+		}
+		return reconcile.Result{}, nil
+	}
+	together := set.claims
 	uids := uidsOf(together)
 	if !c.memory.seize(uids...) {
 		// Whoever is at one of them may not know that this one goes with it.
@@ -57,32 +65,6 @@ func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi
 	}
 	c.waiting.remove(r)
 	return reconcile.Result{}, c.writeAll(ctx, together, choices)
-}
-
-// together returns the claim and the claims of its pods that are to be
-// allocated with it. It is not complete while a pod has claims that are not
-// known yet.
-func (c *Controller) together(claim *resourceapi.ResourceClaim) (all []*resourceapi.ResourceClaim, complete bool) {
-	all = []*resourceapi.ResourceClaim{claim}
-	found := map[types.UID]bool{claim.UID: true}
-	for i := 0; i < len(all); i++ { // all grows on the way
-		for _, pod := range c.Consumers.Of(all[i]).Pods {
-			if len(pod.Spec.ResourceClaims) < 2 {
-				continue
-			}
-			if consumers.ClaimsToCome(pod) {
-				return nil, false
-			}
-			for _, other := range c.claimsOf(pod) {
-				ours, _ := c.ours(other)
-				if !found[other.UID] && ours && other.Status.Allocation == nil && gangOf(other).Name == "" && c.wanted(other) {
-					found[other.UID] = true
-					all = append(all, other)
-				}
-			}
-		}
-	}
-	return all, true
 }
 
 // ask is the question where claims could be allocated that need one node.
@@ -164,7 +146,8 @@ func (c *Controller) wait(ctx context.Context, r Request, claim *resourceapi.Res
 	c.waiting.add(r, claim.CreationTimestamp.Time)
 	for _, member := range together {
 		for _, pod := range c.Consumers.Of(member).Pods {
-			if err := c.giveBack(ctx, pod, claim); err != nil {
+			why := fmt.Sprintf("claim %s of the same pod does not fit there", claim.Name)
+			if err := c.giveBack(ctx, pod, claim, why); err != nil {
 				return reconcile.Result{}, err
 			}
 		}
@@ -173,28 +156,6 @@ func (c *Controller) wait(ctx context.Context, r Request, claim *resourceapi.Res
 		return reconcile.Result{RequeueAfter: until.Sub(c.Clock.Now()) + time.Millisecond}, nil
 	}
 	return reconcile.Result{}, nil
-}
-
-// giveBack frees what other claims of a pod have while nobody uses it.
-func (c *Controller) giveBack(ctx context.Context, pod *corev1.Pod, claim *resourceapi.ResourceClaim) error {
-	if pod.Spec.NodeName != "" {
-		return nil
-	}
-	for _, other := range c.claimsOf(pod) {
-		ours, _ := c.ours(other)
-		if other.UID == claim.UID || !ours || other.Status.Allocation == nil || len(other.Status.ReservedFor) > 0 || gangOf(other).Name != "" {
-			continue
-		}
-		node := nodeOf(other.Status.Allocation)
-		switch freed, err := c.free(ctx, other, ""); {
-		case err != nil:
-			return err
-		case !freed:
-			continue
-		}
-		c.inform(other, ReasonFreed, "The devices on node %s were taken back: claim %s of the same pod does not fit there", node, claim.Name)
-	}
-	return nil
 }
 
 // cannot tells of a claim that nothing will ever fit.

@@ -119,6 +119,11 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 	}
 	// A gang that was whole before gets its replacements one by one.
 	batch := g.want[:max(g.size-len(g.have), 1)]
+	set := c.together(batch...)
+	if set.awaits != nil {
+		return c.gangWaits(ctx, r, g, fmt.Sprintf("pod %s has claims that are not made yet", set.awaits.Name))
+	}
+	batch = set.claims
 	uids := uidsOf(batch)
 	if !c.memory.seize(uids...) {
 		return reconcile.Result{}, fmt.Errorf("gang %s: one of its claims is being changed", g.name)
@@ -154,7 +159,8 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 }
 
 // gangWaits is for a gang that is not complete, or for which there is no room.
-// It holds nothing meanwhile, unless it is in use.
+// It holds nothing meanwhile, unless it is in use, and neither do the other
+// claims of its pods.
 func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why string) (reconcile.Result, error) {
 	c.waiting.add(r, g.members[0].CreationTimestamp.Time)
 	// One that is whole keeps what it has, however many more ask to join it.
@@ -171,13 +177,20 @@ func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why strin
 		}
 		return reconcile.Result{}, nil // its claims' news bring it back
 	}
+	for _, claim := range g.want {
+		for _, pod := range c.Consumers.Of(claim).Pods {
+			if err := c.giveBack(ctx, pod, claim, fmt.Sprintf("claim %s of the same pod is of gang %s, which waits", claim.Name, g.name.Name)); err != nil {
+				return reconcile.Result{}, err
+			}
+		}
+	}
 	var next time.Duration
 	sooner := func(d time.Duration) {
 		if d > 0 && (next == 0 || d < next) {
 			next = d
 		}
 	}
-	for _, claim := range g.want {
+	for _, claim := range c.together(g.want...).claims {
 		if _, until := c.memory.leftOut(claim.UID); !until.IsZero() {
 			sooner(until.Sub(c.Clock.Now()) + time.Millisecond)
 		}

@@ -275,15 +275,19 @@ func (c *Controller) lookAtMembers(plan *gangplan.Plan) {
 }
 
 func (c *Controller) tellAllocated(plan *gangplan.Plan, written []bool) {
-	nodes := map[string]bool{}
+	nodes, size := map[string]bool{}, 0
 	for _, member := range plan.Members {
 		nodes[member.Node] = true
+		claim := c.claims.get(types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name})
+		if claim != nil && gangOf(claim) == plan.Gang { // the others are of its pods
+			size++
+		}
 	}
 	all := strings.Join(slices.Sorted(maps.Keys(nodes)), ", ")
 	for i, member := range plan.Members {
 		claim := c.claims.get(types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name})
 		if claim != nil && written[i] {
-			c.inform(claim, ReasonAllocated, "Allocated on node %s: %s; %d claims of gang %s are on %s", member.Node, member.Why, len(plan.Members), plan.Gang.Name, all)
+			c.inform(claim, ReasonAllocated, "Allocated on node %s: %s; %d claims of gang %s are on %s", member.Node, member.Why, size, plan.Gang.Name, all)
 		}
 	}
 }

@@ -252,7 +252,7 @@ func (s *gangSearch) write(ctx context.Context, plan *gangPlan) ([]Choice, error
 			if results == nil {
 				return nil, s.refuse(ctx, m, g.node, more)
 			}
-			why := fmt.Sprintf("%s; the %d claims of the gang are on %s", describe(g.node, b.board, m.devices, m.v), len(s.claims), nodes(len(plan.grounds)))
+			why := fmt.Sprintf("%s; the %d claims that are placed together are on %s", describe(g.node, b.board, m.devices, m.v), len(s.claims), nodes(len(plan.grounds)))
 			for i, c := range m.member {
 				done[c.UID] = Choice{Claim: c.UID, Node: g.node.Name, Allocation: results[i], Why: why}
 			}
