@@ -8,7 +8,7 @@ import (
 )
 
 func TestAnUnknownFieldInAClaimsConfigurationIsNamedInAnEventOfThePod(t *testing.T) {
-	s := newSpace(t, nil)
+	s := newSpace(t, unchecked())
 	s.template("misspelt", oneGPUConfigured(`{"apiVersion":"resource.eks-hybrid-dra/v1alpha1","kind":"GpuConfig","sharng":{}}`))
 	s.pod("misspelt", "misspelt")
 	ctx, cancel := context.WithTimeout(s.ctx, patience)

@@ -24,6 +24,10 @@ type space struct {
 	name string
 }
 
+// unchecked is the label of a namespace whose objects the webhook does not see,
+// so that the plugin is the first to look at them.
+func unchecked() map[string]string { return map[string]string{"eks-hybrid-dra/webhook": "ignore"} }
+
 // newSpace makes a namespace. When the test ends, its pods are gone and their
 // devices free before the next test starts.
 func newSpace(t *testing.T, labels map[string]string) *space {

@@ -16,7 +16,7 @@ import (
 // claim has to say it.
 func TestAVFThatNoContainerListsIsSaidToBeNotAttached(t *testing.T) {
 	t.Parallel()
-	s := newSpace(t, nil)
+	s := newSpace(t, unchecked())
 	s.template("one", vfs(1, ""))
 	pod := vfPod("forgetful", "one")
 	pod.Spec.Containers[0].Resources.Claims = nil
