@@ -11,11 +11,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// MinSettle is the least value of [ManagedConfig.Settle]. The controller takes
+// less time from the moment at which it last looks whether a device is its own to the
+// write of a claim that gets it.
+const MinSettle = 5 * time.Second
+
 const (
 	// defaultSettle is well above what a scheduler takes from the choice of a
 	// device to the write of it.
 	defaultSettle = 30 * time.Second
-	minSettle     = time.Second
 	maxSettle     = time.Hour
 )
 
@@ -55,9 +59,9 @@ func (c *ManagedConfig) validate(path *field.Path) field.ErrorList {
 	switch {
 	case err != nil:
 		errs = append(errs, field.Invalid(path.Child("settle"), c.Settle, "want a duration with its unit, such as 30s"))
-	case settle < minSettle || settle > maxSettle:
+	case settle < MinSettle || settle > maxSettle:
 		errs = append(errs, field.Invalid(path.Child("settle"), c.Settle, fmt.Sprintf(
-			"want %s to %s: with none, both allocators could give a device at the same moment", minSettle, maxSettle)))
+			"want %s to %s: with less, both allocators could give a device at the same moment", MinSettle, maxSettle)))
 	}
 	return errs
 }

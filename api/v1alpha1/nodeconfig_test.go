@@ -134,8 +134,9 @@ func TestRefuseNodeConfig(t *testing.T) {
 		"label key":          {nodeHead + "managed: {kinds: [gpu], nodeSelector: {'a b': c}}", []string{`managed.nodeSelector: Invalid value: "a b"`}},
 		"label value":        {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: 'b c'}}", []string{`managed.nodeSelector[a]: Invalid value: "b c"`}},
 		"label expression":   {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: [b, c]}}", []string{"managed.nodeSelector"}},
-		"no settling":        {nodeHead + "managed: {settle: 0s}", []string{`managed.settle: Invalid value: "0s": want 1s to 1h0m0s`, "same moment"}},
-		"long settling":      {nodeHead + "managed: {settle: 61m}", []string{`managed.settle: Invalid value: "61m": want 1s to 1h0m0s`}},
+		"no settling":        {nodeHead + "managed: {settle: 0s}", []string{`managed.settle: Invalid value: "0s": want 5s to 1h0m0s`, "same moment"}},
+		"short settling":     {nodeHead + "managed: {settle: 4s}", []string{`managed.settle: Invalid value: "4s": want 5s to 1h0m0s`}},
+		"long settling":      {nodeHead + "managed: {settle: 61m}", []string{`managed.settle: Invalid value: "61m": want 5s to 1h0m0s`}},
 		"settling, no unit":  {nodeHead + "managed: {settle: '30'}", []string{`managed.settle: Invalid value: "30"`, "such as 30s"}},
 		"managed, misspelt":  {nodeHead + "managed: {kind: [gpu]}", []string{`unknown field "managed.kind"`}},
 	} {

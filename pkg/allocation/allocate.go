@@ -20,6 +20,9 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
 )
 
+// errOutdated tells that what was chosen is no longer to be had.
+var errOutdated = errors.New("the choice is out of date")
+
 // allocate gives a claim its devices, and with it the other claims of its pods:
 // these are of use only on the same node.
 func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi.ResourceClaim) (reconcile.Result, error) {
@@ -186,6 +189,11 @@ func (c *Controller) writeAll(ctx context.Context, claims []*resourceapi.Resourc
 
 // write writes what was taken in the fleet for the claim.
 func (c *Controller) write(ctx context.Context, claim *resourceapi.ResourceClaim, node string, allocation *resourceapi.AllocationResult, why string) error {
+	if err := c.toGive(node, allocation); err != nil {
+		c.Fleet.Forget(claim.UID)
+		c.waiting.changed()
+		return fmt.Errorf("%w: claim %s/%s: %w", errOutdated, claim.Namespace, claim.Name, err)
+	}
 	written, err := c.writer.Allocate(ctx, claim, allocation, c.Consumers.Of(claim).On(node))
 	switch {
 	case errors.Is(err, claimwrite.ErrUnknown):

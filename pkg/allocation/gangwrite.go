@@ -17,7 +17,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/claimwrite"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
 )
@@ -31,10 +30,21 @@ const (
 	// Pauses after the API server has refused a claim of a gang.
 	firstPause   = time.Second
 	longestPause = 10 * time.Minute
+	// longestFlight is how long a gang keeps what it has been given while slices
+	// that have the rest are being updated. That takes milliseconds, unless who
+	// publishes them ends in the middle.
+	longestFlight = time.Minute
 )
 
 // errLost tells that a plan cannot be carried out any more.
 var errLost = errors.New("the gang's plan cannot be carried out")
+
+func newPlansUnderWay() plansUnderWay {
+	return plansUnderWay{
+		plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{},
+		refused: map[types.NamespacedName]refusal{}, flights: map[types.NamespacedName]time.Time{},
+	}
+}
 
 // plansUnderWay are plans that are stored, by gang.
 type plansUnderWay struct {
@@ -44,6 +54,8 @@ type plansUnderWay struct {
 	told map[types.NamespacedName]bool
 	// refused are gangs of which the API server has refused a claim.
 	refused map[types.NamespacedName]refusal
+	// flights is since when slices with what a plan gives are being updated.
+	flights map[types.NamespacedName]time.Time
 }
 
 // refusal is why a gang is not tried again before a time. The pause doubles with
@@ -70,6 +82,18 @@ func (p *plansUnderWay) done(gang types.NamespacedName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.plans, gang)
+	delete(p.flights, gang)
+}
+
+// inFlight notes that slices with what the gang's plan gives are being updated,
+// and returns whether that has been so for too long.
+func (p *plansUnderWay) inFlight(gang types.NamespacedName, now time.Time) (tooLong bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.flights[gang].IsZero() {
+		p.flights[gang] = now
+	}
+	return now.Sub(p.flights[gang]) >= longestFlight
 }
 
 // tell returns whether the gang's users do not know yet that it waits; they do
@@ -129,7 +153,7 @@ func (c *Controller) carryOut(ctx context.Context, plan *gangplan.Plan) error {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			written[i], errs[i] = c.writeMember(ctx, plan.Gang.Namespace, &plan.Members[i])
+			written[i], errs[i] = c.writeMember(ctx, plan.Gang, &plan.Members[i])
 		})
 	}
 	wg.Wait()
@@ -154,8 +178,8 @@ func (c *Controller) carryOut(ctx context.Context, plan *gangplan.Plan) error {
 
 // writeMember writes the allocation of one claim, whatever else changes in the
 // claim meanwhile. It returns whether it had to.
-func (c *Controller) writeMember(ctx context.Context, namespace string, member *gangplan.Member) (bool, error) {
-	key := types.NamespacedName{Namespace: namespace, Name: member.Name}
+func (c *Controller) writeMember(ctx context.Context, gang types.NamespacedName, member *gangplan.Member) (bool, error) {
+	key := types.NamespacedName{Namespace: gang.Namespace, Name: member.Name}
 	for range writeAttempts {
 		claim := c.claims.get(key)
 		if claim == nil || claim.UID != member.UID || claim.DeletionTimestamp != nil {
@@ -167,7 +191,9 @@ func (c *Controller) writeMember(ctx context.Context, namespace string, member *
 			}
 			return false, nil
 		}
-		if err := c.hold(member); err != nil {
+		if err := c.hold(member); errors.Is(err, errInFlight) && !c.unfinished.inFlight(gang, c.Clock.Now()) {
+			return false, fmt.Errorf("claim %s: %w", member.Name, err)
+		} else if err != nil {
 			return false, fmt.Errorf("%w: claim %s: %w", errLost, member.Name, err)
 		}
 		done, err := c.writer.Allocate(ctx, claim, &member.Allocation, c.Consumers.Of(claim).On(member.Node))
@@ -201,21 +227,8 @@ func refusedForGood(err error) bool { return apierrors.IsInvalid(err) || apierro
 // hold makes sure that what the plan gives a claim is there, is ours to give,
 // and is nobody else's.
 func (c *Controller) hold(member *gangplan.Member) error {
-	node := c.Fleet.View().Node(member.Node)
-	for _, result := range member.Allocation.Devices.Results {
-		if result.Driver != c.DriverName {
-			continue
-		}
-		if node == nil {
-			return fmt.Errorf("there is no node %s any more", member.Node)
-		}
-		managed := slices.ContainsFunc(node.Pools, func(p *fleet.Pool) bool {
-			place, ok := p.Shape.Place(result.Device)
-			return p.Name == result.Pool && ok && p.Shape.Devices[place].Managed
-		})
-		if !managed {
-			return fmt.Errorf("device %s of pool %s is not there any more, or no longer ours to give", result.Device, result.Pool)
-		}
+	if err := c.toGive(member.Node, &member.Allocation); err != nil {
+		return err
 	}
 	return c.Fleet.Assume(member.UID, &member.Allocation)
 }

@@ -77,7 +77,7 @@ func newStand(t *testing.T, machines ...fleettest.Machine) *stand {
 		},
 		planner: fit.New(known), classes: classes.NewReader(fleettest.Driver), claims: newClaims(),
 		writer: claimwrite.New(client, times), plans: gangplan.NewStore(client, "own"), memory: newMemory(times),
-		unfinished: plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}, refused: map[types.NamespacedName]refusal{}},
+		unfinished: newPlansUnderWay(),
 	}
 	s.waiting = newWaiting(times, s.enqueue)
 	s.feed = &feed{Controller: s.Controller}
@@ -310,6 +310,7 @@ func TestOnlyThoseWhoShareGiveWay(t *testing.T) {
 	s := newStand(t, machine)
 	for name, device := range map[string]string{"gpu": "gpu-0", "pair": "gpu-0-vf", "innocent": "gpu-5", "late": "gpu-0"} {
 		claim := fleettest.Allocated(gpus(name, 1, nil), machine, device)
+		claim.CreationTimestamp = metav1.Unix(1000, 0) // all at once: their UIDs decide
 		claim.Status.Allocation.NodeSelector = &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 			MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"dgx-0"}}},
 		}}}

@@ -127,9 +127,10 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Controll
 		writer:  claimwrite.New(options.Client, options.Clock),
 		plans:   gangplan.NewStore(options.Client, options.Namespace),
 		memory:  newMemory(options.Clock),
+
+		unfinished: newPlansUnderWay(),
 	}
 	c.waiting = newWaiting(options.Clock, c.enqueue)
-	c.unfinished = plansUnderWay{plans: map[types.NamespacedName]*gangplan.Plan{}, told: map[types.NamespacedName]bool{}, refused: map[types.NamespacedName]refusal{}}
 	var err error
 	if c.feed, err = newFeed(ctx, c, mgr); err != nil {
 		return nil, err

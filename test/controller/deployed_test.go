@@ -63,7 +63,7 @@ func newDeployed(t *testing.T) *deployed {
 	if err := cluster.WaitNamespace(ctx, d.name); err != nil {
 		t.Fatal(err)
 	}
-	configure(strings.TrimRight(config.Data[file], "\n") + "\nmanaged: {kinds: [gpu], settle: 1s}\n")
+	configure(strings.TrimRight(config.Data[file], "\n") + "\nmanaged: {kinds: [gpu], settle: 5s}\n")
 	d.eventually("the node's GPUs are the controller's", func() (bool, string) {
 		devices, err := cluster.Devices(ctx)
 		if err != nil {

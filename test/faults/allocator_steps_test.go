@@ -20,7 +20,7 @@ import (
 func managing() option {
 	return func(p *plugin) {
 		path := filepath.Join(p.node.dir, "config.yaml")
-		p.node.write(path, "apiVersion: resource.eks-hybrid-dra/v1alpha1\nkind: NodeConfig\nmanaged: {kinds: [gpu], settle: 1s}\n")
+		p.node.write(path, "apiVersion: resource.eks-hybrid-dra/v1alpha1\nkind: NodeConfig\nmanaged: {kinds: [gpu], settle: 5s}\n")
 		p.cmd.Args = append(p.cmd.Args, "--config="+path)
 	}
 }
@@ -65,7 +65,7 @@ func TestEveryStepOfAllocators(t *testing.T) {
 func unmanaging() option {
 	return func(p *plugin) {
 		path := filepath.Join(p.node.dir, "config.yaml")
-		p.node.write(path, "apiVersion: resource.eks-hybrid-dra/v1alpha1\nkind: NodeConfig\nmanaged: {settle: 1s}\n")
+		p.node.write(path, "apiVersion: resource.eks-hybrid-dra/v1alpha1\nkind: NodeConfig\nmanaged: {settle: 5s}\n")
 		p.cmd.Args = append(p.cmd.Args, "--config="+path)
 	}
 }

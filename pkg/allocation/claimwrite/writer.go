@@ -29,9 +29,14 @@ const (
 	annotationFence = "eks-hybrid-dra/fence"
 )
 
-// timeout bounds one write. It is shorter than the time in which a device
-// changes hands, so that no write of before comes after it.
-const timeout = 10 * time.Second
+const (
+	// timeout bounds one write.
+	timeout = 10 * time.Second
+	// allocateTimeout bounds the write of an allocation. It is shorter than the
+	// least time in which a device changes hands, MinSettle of the API, so that
+	// no write that was decided before comes after it.
+	allocateTimeout = 4 * time.Second
+)
 
 // ErrUnknown is wrapped by errors after which nobody knows whether the claim was
 // written: the answer was lost. [Writer.Settle] finds out.
@@ -54,7 +59,7 @@ func New(client kubernetes.Interface, clock clock.PassiveClock) *Writer {
 // claim could go while its devices are in use. An error that wraps [ErrUnknown]
 // leaves open whether it was done; after any other it was not.
 func (w *Writer) Allocate(ctx context.Context, claim *resourceapi.ResourceClaim, allocation *resourceapi.AllocationResult, reserve []resourceapi.ResourceClaimConsumerReference) (*resourceapi.ResourceClaim, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, allocateTimeout)
 	defer cancel()
 	next := claim.DeepCopy()
 	waits := WaitsForPod(next)

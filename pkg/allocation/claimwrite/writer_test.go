@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 )
 
 func claim() *resourceapi.ResourceClaim {
@@ -24,6 +26,13 @@ func claim() *resourceapi.ResourceClaim {
 
 func allocation() *resourceapi.AllocationResult {
 	return &resourceapi.AllocationResult{Devices: resourceapi.DeviceAllocationResult{Results: []resourceapi.DeviceRequestAllocationResult{{Request: "gpu", Driver: "d", Pool: "p", Device: "gpu-0"}}}}
+}
+
+// A write that hangs has failed before the other allocator may give the device.
+func TestAWriteEndsBeforeADeviceHasChangedHands(t *testing.T) {
+	if allocateTimeout >= v1alpha1.MinSettle {
+		t.Errorf("a write may take %s, a device changes hands in %s", allocateTimeout, v1alpha1.MinSettle)
+	}
 }
 
 func TestWhatIsWritten(t *testing.T) {
