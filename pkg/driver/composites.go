@@ -33,6 +33,8 @@ type pool struct {
 	// not kube-scheduler's, and allocators which do.
 	managed    bool
 	allocators map[string]managed.Allocator
+	// ruled are the taints that composites have by rules of their parts.
+	ruled map[string][]resourceapi.DeviceTaint
 }
 
 // pool returns the content of the node's pool, in order.

@@ -22,6 +22,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/taintrules"
 )
 
 const (
@@ -99,6 +100,7 @@ type Driver struct {
 	tainting  *feature
 	counting  *feature
 	handovers *handovers
+	ruled     ruled
 	// rejoin tells that claims have got or given back parts of composites.
 	rejoin signal
 	// republish tells that the slices are to be written anew though the
@@ -171,6 +173,9 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		republish: newSignal(),
 	}
 	inv.pairs, inv.held = options.Pairs, d.heldThings
+	if options.Pairs != nil {
+		d.ruled.rules = taintrules.New(options.KubeClient, options.DriverName, d.pool)
+	}
 	if options.AttachHook != "" {
 		d.statuses = newClaimStatuses(d)
 	}
@@ -257,6 +262,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	wg.Go(func() { d.releaseAbandoned(ctx, d.options.AbandonedInterval) })
 	wg.Go(func() { giveMemoryBack(ctx, d.used) })
 	wg.Go(func() { d.handovers.labels.follow(ctx, d.republish.send) })
+	wg.Go(func() { d.ruled.follow(ctx, d.republish.send) })
 	if err := d.publishOnChange(ctx, helper, changed, registered); err != nil && stop.Err() == nil {
 		return err
 	}
@@ -318,7 +324,7 @@ func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) (tim
 		return 0, nil // until the next tick
 	}
 	content.managed = wanted.needTaints
-	kept, err := d.features(ctx, content)
+	content, kept, err := d.withRules(ctx, content)
 	if err != nil {
 		d.status.failed(err)
 		return 0, nil

@@ -102,7 +102,7 @@ func (d *Driver) features(ctx context.Context, content pool) (features, error) {
 		needed  bool
 		kept    *bool
 	}{
-		{d.tainting, content.managed || slices.ContainsFunc(content.devices, func(dev owned) bool { return len(dev.problems) > 0 }), &kept.taints},
+		{d.tainting, content.managed || len(content.ruled) > 0 || slices.ContainsFunc(content.devices, func(dev owned) bool { return len(dev.problems) > 0 }), &kept.taints},
 		{d.counting, len(content.counters) > 0, &kept.counters},
 	} {
 		if !q.needed {

@@ -189,7 +189,7 @@ func TestOurTaintIsAmongThoseThatFit(t *testing.T) {
 	for n := range resourceapi.DeviceTaintsMaxLength + 4 {
 		d.problems = append(d.problems, problem{Problem: device.Problem{Reason: fmt.Sprintf("Reason%d", n)}})
 	}
-	taints := d.taints(managed.Settling)
+	taints := d.taints(managed.Settling, nil)
 	if len(taints) != resourceapi.DeviceTaintsMaxLength || taints[0].Key != v1alpha1.TaintManaged || taints[0].Value != v1alpha1.ManagedSettling || taints[1].Key != v1alpha1.TaintUnhealthy {
 		t.Errorf("taints %v", taints)
 	}

@@ -46,7 +46,7 @@ func resources(name string, content pool, kept features) resourceslice.DriverRes
 				continue
 			}
 			allocator := content.allocators[d.Name]
-			published := resourceapi.Device{Name: d.Name, Attributes: d.attributes(allocator), Capacity: d.Capacity, Taints: d.taints(allocator)}
+			published := resourceapi.Device{Name: d.Name, Attributes: d.attributes(allocator), Capacity: d.Capacity, Taints: d.taints(allocator, content.ruled[d.Name])}
 			if kept.counters {
 				published.ConsumesCounters = d.Consumes
 			}
@@ -92,12 +92,13 @@ func (d owned) attributes(allocator managed.Allocator) map[resourceapi.Qualified
 }
 
 // taints returns the one that keeps kube-scheduler off, first, so that there is
-// always room for it, and one for each of the device's problems. The latter
-// differ in their values only, so that one toleration of the key covers all.
+// always room for it, one for each of the device's problems, and those of rules
+// of its parts. Problems differ in their values only, so that one toleration of
+// the key covers all.
 //
 // A taint without a time gets that of the same taint in the API, if there is
 // one, or the present one.
-func (d owned) taints(allocator managed.Allocator) []resourceapi.DeviceTaint {
+func (d owned) taints(allocator managed.Allocator, ruled []resourceapi.DeviceTaint) []resourceapi.DeviceTaint {
 	taints := managedTaints(allocator)
 	for _, p := range d.problems {
 		taint := resourceapi.DeviceTaint{
@@ -109,5 +110,6 @@ func (d owned) taints(allocator managed.Allocator) []resourceapi.DeviceTaint {
 		}
 		taints = append(taints, taint)
 	}
+	taints = append(taints, ruled...)
 	return taints[:min(len(taints), resourceapi.DeviceTaintsMaxLength)]
 }

@@ -81,6 +81,7 @@ func TestThePluginsRightsEndWithWhatItNeeds(t *testing.T) {
 	for _, right := range []string{
 		"list pods", "get secrets", "list nodes", "update nodes", "list resourceclaims",
 		"update resourceclaims", "patch resourceclaims", "create pods", "delete deviceclasses",
+		"get devicetaintrules", "create devicetaintrules", "update devicetaintrules", "patch devicetaintrules", "delete devicetaintrules",
 	} {
 		verb, resource, _ := strings.Cut(right, " ")
 		out, err := cluster.Kubectl(t.Context(), "auth", "can-i", verb, resource, "--all-namespaces", "--as", plugin)
