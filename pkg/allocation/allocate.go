@@ -20,9 +20,6 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
 )
 
-// errOutdated tells that what was chosen is no longer to be had.
-var errOutdated = errors.New("the choice is out of date")
-
 // allocate gives a claim its devices, and with it the other claims of its pods:
 // these are of use only on the same node.
 func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi.ResourceClaim) (reconcile.Result, error) {
@@ -63,10 +60,10 @@ func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi
 	case errors.Is(err, fleet.ErrTaken):
 		return reconcile.Result{}, fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)
 	case err != nil:
-		c.cannot(r, claim, err)
-		return reconcile.Result{}, nil
+		return c.cannot(r, claim, err), nil
 	}
 	c.waiting.remove(r)
+	c.hopeless.Forget(r)
 	return reconcile.Result{}, c.writeAll(ctx, together, choices)
 }
 
@@ -146,6 +143,7 @@ func (c *Controller) choose(plan func() ([]fit.Choice, error)) ([]fit.Choice, er
 // may be in the way: it is given back, so that all of it is chosen anew.
 func (c *Controller) wait(ctx context.Context, r Request, claim *resourceapi.ResourceClaim, together []*resourceapi.ResourceClaim, why error) (reconcile.Result, error) {
 	klog.FromContext(ctx).V(2).Info("A claim waits", "claim", klog.KObj(claim), "why", why)
+	c.hopeless.Forget(r)
 	c.waiting.add(r, claim.CreationTimestamp.Time)
 	for _, member := range together {
 		for _, pod := range c.Consumers.Of(member).Pods {
@@ -161,17 +159,21 @@ func (c *Controller) wait(ctx context.Context, r Request, claim *resourceapi.Res
 	return reconcile.Result{}, nil
 }
 
-// cannot tells of a claim that nothing will ever fit.
-func (c *Controller) cannot(r Request, claim *resourceapi.ResourceClaim, err error) {
+// cannot tells of a claim that nothing fits as things are. It is tried again when
+// it, its pods or a class change, and otherwise less and less often: what the
+// fleet has can make a difference only to few selectors, and a search that has
+// taken too long would do so each time.
+func (c *Controller) cannot(r Request, claim *resourceapi.ResourceClaim, err error) reconcile.Result {
 	reason := measure.ReasonInvalidClaim
 	if errors.Is(err, context.DeadlineExceeded) {
 		reason = measure.ReasonPlanTimeout
 	}
-	c.waiting.add(r, claim.CreationTimestamp.Time) // a class may change
+	c.waiting.remove(r)
 	if c.memory.once(claim.UID, ReasonCannotAllocate) {
 		c.Metrics.Failed(claim, reason)
 		c.warn(claim, ReasonCannotAllocate, "%v", err)
 	}
+	return reconcile.Result{RequeueAfter: c.hopeless.When(r)}
 }
 
 // writeAll writes what was chosen, all claims at once.
@@ -210,6 +212,9 @@ func (c *Controller) write(ctx context.Context, claim *resourceapi.ResourceClaim
 		c.Metrics.WriteFailed(claim, err)
 		c.Fleet.Forget(claim.UID)
 		c.waiting.changed()
+		if refusedForGood(err) && c.memory.once(claim.UID, ReasonWriteRefused) {
+			c.warn(claim, ReasonWriteRefused, "The API server refuses to allocate the claim on node %s; it is tried again: %v", node, err)
+		}
 		return err
 	}
 	c.Fleet.Wrote(claim.UID, written.ResourceVersion)

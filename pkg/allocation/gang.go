@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/claimwrite"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fit"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
@@ -45,6 +46,7 @@ func (c *Controller) gang(ctx context.Context, r Request) (reconcile.Result, err
 	if len(g.members) == 0 {
 		c.waiting.remove(r)
 		c.unfinished.gone(r.NamespacedName)
+		c.hopeless.Forget(r)
 		return reconcile.Result{}, nil
 	}
 	if err != nil {
@@ -91,6 +93,9 @@ func (c *Controller) gather(name types.NamespacedName) (gang, error) {
 		if err != nil {
 			return g, fmt.Errorf("claim %s: %w", claim.Name, err)
 		}
+		if g.size != 0 && timeout != g.timeout {
+			return g, fmt.Errorf("claim %s: label %s says %s, that of claim %s %s: all claims of a gang have the same (%s without the label)", claim.Name, v1alpha1.LabelGangTimeout, timeout, g.members[0].Name, g.timeout, c.GangTimeout)
+		}
 		g.size, g.timeout = size, timeout
 		switch {
 		case claim.Status.Allocation != nil:
@@ -126,7 +131,7 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 	batch = set.claims
 	uids := uidsOf(batch)
 	if !c.memory.seize(uids...) {
-		return reconcile.Result{}, fmt.Errorf("gang %s: one of its claims is being changed", g.name)
+		return reconcile.Result{}, fmt.Errorf("gang %s: %w", g.name, errBusy)
 	}
 	defer c.memory.release(uids...)
 	choices, err := c.choose(func() ([]fit.Choice, error) { return c.chooseGang(ctx, g, batch) })
@@ -136,10 +141,10 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 	case errors.Is(err, fleet.ErrTaken):
 		return reconcile.Result{}, fmt.Errorf("gang %s: %w", g.name, err)
 	case err != nil:
-		c.cannot(r, batch[0], err)
-		return reconcile.Result{}, nil
+		return c.cannot(r, batch[0], err), nil
 	}
 	c.waiting.remove(r)
+	c.hopeless.Forget(r)
 	plan := &gangplan.Plan{Gang: g.name}
 	for i, choice := range choices {
 		plan.Members = append(plan.Members, gangplan.Member{
@@ -163,26 +168,14 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 // claims of its pods.
 func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why string) (reconcile.Result, error) {
 	c.waiting.add(r, g.members[0].CreationTimestamp.Time)
+	c.hopeless.Forget(r)
 	// One that is whole keeps what it has, however many more ask to join it.
 	whole := len(g.have) >= g.size
 	if len(g.have) > 0 && !whole && !inUse(g.have) {
-		for _, claim := range g.have {
-			switch freed, err := c.free(ctx, claim, ""); {
-			case err != nil:
-				return reconcile.Result{}, err
-			case !freed:
-				continue
-			}
-			c.inform(claim, ReasonFreed, "The devices on node %s were taken back: gang %s is allocated all or none, and %s", nodeOf(claim.Status.Allocation), g.name.Name, why)
-		}
-		return reconcile.Result{}, nil // its claims' news bring it back
+		return reconcile.Result{}, c.freeMembers(ctx, g, why) // its claims' news bring it back
 	}
-	for _, claim := range g.want {
-		for _, pod := range c.Consumers.Of(claim).Pods {
-			if err := c.giveBack(ctx, pod, claim, fmt.Sprintf("claim %s of the same pod is of gang %s, which waits", claim.Name, g.name.Name)); err != nil {
-				return reconcile.Result{}, err
-			}
-		}
+	if err := c.giveBackBeside(ctx, g); err != nil {
+		return reconcile.Result{}, err
 	}
 	var next time.Duration
 	sooner := func(d time.Duration) {
@@ -214,6 +207,47 @@ func (c *Controller) gangWaits(ctx context.Context, r Request, g gang, why strin
 	return reconcile.Result{RequeueAfter: next}, nil
 }
 
+// freeMembers takes back what the gang's claims have.
+func (c *Controller) freeMembers(ctx context.Context, g gang, why string) error {
+	annotation := ""
+	if c.freedUnused(g) {
+		annotation = claimwrite.AnnotationFreedUnused
+	}
+	for _, claim := range g.have {
+		switch freed, err := c.free(ctx, claim, annotation); {
+		case err != nil:
+			return err
+		case !freed:
+			continue
+		}
+		c.inform(claim, ReasonFreed, "The devices on node %s were taken back: gang %s is allocated all or none, and %s", nodeOf(claim.Status.Allocation), g.name.Name, why)
+	}
+	return nil
+}
+
+// giveBackBeside takes back what other claims of the pods have that wait for the
+// gang.
+func (c *Controller) giveBackBeside(ctx context.Context, g gang) error {
+	for _, claim := range g.want {
+		why := fmt.Sprintf("claim %s of the same pod is of gang %s, which waits", claim.Name, g.name.Name)
+		for _, pod := range c.Consumers.Of(claim).Pods {
+			if err := c.giveBack(ctx, pod, claim, why); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// freedUnused tells whether the gang has a claim that was freed since no pod came
+// for it. Then the others wait for their pods, too: they could not be allocated
+// without it, and would be reported as waiting all the time.
+func (c *Controller) freedUnused(g gang) bool {
+	return slices.ContainsFunc(g.members, func(claim *resourceapi.ResourceClaim) bool {
+		return claim.Status.Allocation == nil && claim.Annotations[claimwrite.AnnotationFreedUnused] != "" && !c.wanted(claim)
+	})
+}
+
 // resume goes on with a plan of which not all writes are known to be done.
 func (c *Controller) resume(ctx context.Context, plan *gangplan.Plan) error {
 	uids := make([]types.UID, len(plan.Members))
@@ -224,7 +258,7 @@ func (c *Controller) resume(ctx context.Context, plan *gangplan.Plan) error {
 		}
 	}
 	if !c.memory.seize(uids...) {
-		return fmt.Errorf("gang %s: one of its claims is being changed", plan.Gang)
+		return fmt.Errorf("gang %s: %w", plan.Gang, errBusy)
 	}
 	defer c.memory.release(uids...)
 	return c.carryOut(ctx, plan)

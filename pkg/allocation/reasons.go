@@ -9,6 +9,8 @@ const (
 	ReasonAllocated Reason = "Allocated"
 	// ReasonCannotAllocate: the claim can never be allocated as it is.
 	ReasonCannotAllocate Reason = "CannotAllocate"
+	// ReasonWriteRefused: the API server does not let us allocate the claim.
+	ReasonWriteRefused Reason = "WriteRefused"
 	// ReasonMixedClasses: some requests are of managed classes and some are not.
 	ReasonMixedClasses Reason = "MixedClasses"
 	// ReasonFreedUnused: no pod came for the claim.

@@ -20,6 +20,18 @@ import (
 // the controller is being stopped: the next leader begins after that.
 func (c *Controller) Reconcile(ctx context.Context, r Request) (reconcile.Result, error) {
 	ctx = context.WithoutCancel(ctx)
+	result, err := c.lookAt(ctx, r)
+	switch {
+	case err == nil:
+		c.races.Forget(r)
+	case isRace(err):
+		klog.FromContext(ctx).V(2).Info("Others were faster, trying again", "request", r.NamespacedName, "gang", r.Gang, "err", err)
+		return reconcile.Result{RequeueAfter: c.races.When(r)}, nil
+	}
+	return result, err
+}
+
+func (c *Controller) lookAt(ctx context.Context, r Request) (reconcile.Result, error) {
 	if r.Gang {
 		return c.gang(ctx, r)
 	}
@@ -30,6 +42,7 @@ func (c *Controller) claim(ctx context.Context, r Request) (reconcile.Result, er
 	claim := c.claims.get(r.NamespacedName)
 	if claim == nil || claim.DeletionTimestamp != nil {
 		c.waiting.remove(r)
+		c.hopeless.Forget(r)
 		return reconcile.Result{}, nil
 	}
 	if err := c.settle(ctx, claim.UID); err != nil {

@@ -78,6 +78,8 @@ func newStand(t *testing.T, machines ...fleettest.Machine) *stand {
 		planner: fit.New(known), classes: classes.NewReader(fleettest.Driver), claims: newClaims(),
 		writer: claimwrite.New(client, times), plans: gangplan.NewStore(client, "own"), memory: newMemory(times),
 		unfinished: newPlansUnderWay(),
+		races:      workqueue.NewTypedItemExponentialFailureRateLimiter[Request](firstRetry, longestRetry),
+		hopeless:   workqueue.NewTypedItemExponentialFailureRateLimiter[Request](firstHopeless, longestHopeless),
 	}
 	s.waiting = newWaiting(times, s.enqueue)
 	s.feed = &feed{Controller: s.Controller}

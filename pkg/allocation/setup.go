@@ -33,7 +33,14 @@ const (
 	// busyRetry is after how long a claim is looked at again that another one is
 	// in the way of: writes take some milliseconds.
 	busyRetry = 100 * time.Millisecond
+	// Claims for which nothing can fit as things are.
+	firstHopeless   = time.Second
+	longestHopeless = 10 * time.Minute
 )
+
+// syncTimeout is how long a new leader may take to learn what the cluster has. An
+// API server that is slow for all is no reason to begin from the start.
+const syncTimeout = 30 * time.Minute
 
 // Metrics count what the controller sees and does.
 type Metrics interface {
@@ -100,6 +107,9 @@ type Controller struct {
 	memory   *memory
 	// unfinished are plans of gangs of which not all writes are known to be done.
 	unfinished plansUnderWay
+	// races and hopeless say when a claim or gang is tried again for which others
+	// were faster, and for which nothing can fit.
+	races, hopeless workqueue.TypedRateLimiter[Request]
 }
 
 type queue struct {
@@ -129,6 +139,8 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Controll
 		memory:  newMemory(options.Clock),
 
 		unfinished: newPlansUnderWay(),
+		races:      workqueue.NewTypedItemExponentialFailureRateLimiter[Request](firstRetry, longestRetry),
+		hopeless:   workqueue.NewTypedItemExponentialFailureRateLimiter[Request](firstHopeless, longestHopeless),
 	}
 	c.waiting = newWaiting(options.Clock, c.enqueue)
 	var err error
@@ -141,6 +153,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Controll
 	ctrl, err := controller.NewTyped(options.Name, mgr, controller.TypedOptions[Request]{
 		Reconciler:              c,
 		MaxConcurrentReconciles: options.Workers,
+		CacheSyncTimeout:        syncTimeout,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[Request](firstRetry, longestRetry),
 	})
 	if err != nil {
