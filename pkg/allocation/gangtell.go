@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -38,7 +40,9 @@ func (c *Controller) gangTimedOut(ctx context.Context, g gang, why string) error
 	if !c.unfinished.tell(g.name) {
 		return nil
 	}
-	for _, claim := range g.members {
+	// Other claims of the pods wait with it.
+	beside := slices.DeleteFunc(c.together(g.want...).claims, func(claim *resourceapi.ResourceClaim) bool { return gangOf(claim) == g.name })
+	for _, claim := range slices.Concat(g.members, beside) {
 		if claim.Status.Allocation == nil {
 			c.Metrics.Failed(claim, measure.ReasonGangTimedOut)
 			c.warn(claim, ReasonGangTimedOut, "%s", message)

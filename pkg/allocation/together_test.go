@@ -1,6 +1,7 @@
 package allocation
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,5 +99,9 @@ func TestClaimsBesideAGangThatWaitsHoldNothing(t *testing.T) {
 	s.run()
 	if diff := cmp.Diff(map[string]bool{"other": true, "another": true}, s.allocated()); diff != "" {
 		t.Errorf("allocated (-want +got):\n%s", diff)
+	}
+	// The test's claims are old: the gang has timed out, and both know why they wait.
+	if told := s.told(); strings.Count(told, "GangTimedOut") != 2 || !strings.Contains(told, "it has 1 of its 2 claims") {
+		t.Errorf("events: %s", told)
 	}
 }
