@@ -1,6 +1,7 @@
 package allocation
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -103,5 +104,29 @@ func TestClaimsBesideAGangThatWaitsHoldNothing(t *testing.T) {
 	// The test's claims are old: the gang has timed out, and both know why they wait.
 	if told := s.told(); strings.Count(told, "GangTimedOut") != 2 || !strings.Contains(told, "it has 1 of its 2 claims") {
 		t.Errorf("events: %s", told)
+	}
+}
+
+// A claim finds no room beside the one of a gang that nobody uses yet: both move.
+func TestAGangMovesForTheOtherClaimsOfItsPods(t *testing.T) {
+	full := fleettest.DGX("a-full")
+	s := newStand(t, full, fleettest.DGX("b"))
+	var vf []string
+	for gpu := range full.GPUs {
+		for i := range full.VFs {
+			vf = append(vf, fmt.Sprintf("vf-%d-%d", gpu, i))
+		}
+	}
+	s.make(fleettest.Allocated(gpus("others", 1, nil), full, vf...))
+	s.make(gpus("train-0", 4, inGang("1")))
+	s.run()
+	if got := s.nodes()["train-0"]; got != "a-full" {
+		t.Fatalf("the gang is on %q: not what this test is for", got)
+	}
+	s.pod("p-0", "train-0", "own-0")
+	s.make(vfs("own-0", 1))
+	s.run()
+	if got := s.nodes(); got["train-0"] != "b" || got["own-0"] != "b" {
+		t.Errorf("allocated: %v", got)
 	}
 }
