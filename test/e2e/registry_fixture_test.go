@@ -149,7 +149,7 @@ func (r *registryServer) serve(t *testing.T, ca authority) {
 	defer cancelDeadline()
 	for {
 		_, err := cluster.OnNode(deadline, "ctr", "--namespace", "k8s.io", "images", "push", "--local",
-			"--tlscacert", filepath.Join(r.dir, "ca.crt"), r.image(), workloadImage)
+			"--tlscacert", filepath.Join(r.dir, "ca.crt"), r.image(), registryImage)
 		if err == nil {
 			return
 		}
@@ -163,8 +163,11 @@ func (r *registryServer) serve(t *testing.T, ca authority) {
 	}
 }
 
-// workloadImage is what the image in the registry is a copy of.
-const workloadImage = "docker.io/nvidia/cuda:12.3.0-base-ubuntu22.04"
+// registryImage is what the image in the registry is a copy of: one that no pod
+// of another test uses. Kubelet notes that it has pulled it, and from then on
+// checks of whoever uses the same image under another name that he could pull it
+// there.
+const registryImage = "localhost/pause:1"
 
 func (r *registryServer) image() string { return r.host + "/team/app:1" }
 
@@ -208,7 +211,7 @@ func pullingPod(name, image string) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: &zero,
 			Containers: []corev1.Container{{
-				Name: "work", Image: image, ImagePullPolicy: corev1.PullAlways, Command: []string{"sleep", "infinity"},
+				Name: "work", Image: image, ImagePullPolicy: corev1.PullAlways,
 			}},
 		},
 	}
