@@ -14,7 +14,6 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
@@ -23,6 +22,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/apiclient"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
 )
@@ -154,7 +154,7 @@ func readiness(mgr manager.Manager, certificates *webhookCertificates) monitorin
 // clientConfig does not limit the client: the API server protects itself better
 // than a client can, and tells when to come back.
 func (o *options) clientConfig() (*rest.Config, error) {
-	config, err := o.bareClientConfig()
+	config, err := apiclient.Config(o.kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -162,19 +162,4 @@ func (o *options) clientConfig() (*rest.Config, error) {
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	return rest.AddUserAgent(config, name), nil
-}
-
-func (o *options) bareClientConfig() (*rest.Config, error) {
-	if o.kubeconfig == "" {
-		config, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("connect as the pod's service account: %w: outside a pod set --kubeconfig", err)
-		}
-		return config, nil
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
-	}
-	return config, nil
 }

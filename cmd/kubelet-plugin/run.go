@@ -15,10 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/apiclient"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/podprocs"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hostbin"
@@ -138,7 +138,7 @@ func (o *options) node() (node, error) {
 // clientConfig does not limit the client: a node's own work is little, and the
 // API server protects itself better than a client can.
 func (o *options) clientConfig() (*rest.Config, error) {
-	config, err := o.bareClientConfig()
+	config, err := apiclient.Config(o.kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -146,21 +146,6 @@ func (o *options) clientConfig() (*rest.Config, error) {
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	return rest.AddUserAgent(config, o.driverName+"-kubelet-plugin"), nil
-}
-
-func (o *options) bareClientConfig() (*rest.Config, error) {
-	if o.kubeconfig == "" {
-		config, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("connect as the pod's service account: %w: outside a pod set --kubeconfig", err)
-		}
-		return config, nil
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
-	}
-	return config, nil
 }
 
 func installBeside(target string) error {

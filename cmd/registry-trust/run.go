@@ -15,11 +15,11 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/apiclient"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust/uninstall"
@@ -134,7 +134,7 @@ func newRegistry() (*prometheus.Registry, error) {
 
 // client is for events, and for uninstall.
 func (o *options) client() (kubernetes.Interface, error) {
-	config, err := o.clientConfig()
+	config, err := apiclient.Config(o.kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -143,19 +143,4 @@ func (o *options) client() (kubernetes.Interface, error) {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
 	return client, nil
-}
-
-func (o *options) clientConfig() (*rest.Config, error) {
-	if o.kubeconfig == "" {
-		config, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("connect as the pod's service account: %w: outside a pod set --kubeconfig", err)
-		}
-		return config, nil
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig %q: %w", o.kubeconfig, err)
-	}
-	return config, nil
 }

@@ -40,7 +40,7 @@ type Reader struct {
 	driver   string
 	named    *regexp.Regexp
 	compiled *cel.Cache
-	kinds    []string
+	kinds    []device.Kind
 
 	mu   sync.Mutex
 	read map[string]entry // by the class's name
@@ -60,7 +60,7 @@ func NewReader(driver string) *Reader {
 		driver:   driver,
 		named:    regexp.MustCompile(`device\.driver\s*==\s*` + quoted + `|` + quoted + `\s*==\s*device\.driver`),
 		compiled: cel.NewCache(cachedExpressions, cel.Features{EnableConsumableCapacity: true}),
-		kinds:    []string{string(device.KindGPU), string(device.KindVF), string(device.KindGPUVF), "mig"},
+		kinds:    device.Kinds(),
 		read:     map[string]entry{},
 	}
 }
@@ -97,8 +97,8 @@ func (r *Reader) Expressions() *cel.Cache { return r.compiled }
 func (r *Reader) try(c *resourceapi.DeviceClass) Class {
 	var kinds []string
 	for _, kind := range r.kinds {
-		if r.selects(c, r.driver, kind) {
-			kinds = append(kinds, kind)
+		if r.selects(c, r.driver, string(kind)) {
+			kinds = append(kinds, string(kind))
 		}
 	}
 	// An expression may ask for an attribute that only real devices have.

@@ -32,9 +32,6 @@ type ownAttribute struct {
 	value  string
 }
 
-// attributeAlignment is published by composites.
-const attributeAlignment resourceapi.QualifiedName = "alignment"
-
 // isOwn tells which attributes are kept apart from what machines have in
 // common. Any other attribute may differ, too; then less is shared.
 func isOwn(id string) bool { return id == "uuid" || id == "parentUUID" }
@@ -97,7 +94,7 @@ func (a attributes) device(d *resourceapi.Device, common resourceapi.Device) Dev
 		Kind:      device.Kind(a.text(d, device.AttributeType)),
 		NUMA:      ptr.Deref(d.Attributes[deviceattribute.StandardDeviceAttributeNUMANode].IntValue, -1),
 		Root:      ptr.Deref(d.Attributes[deviceattribute.StandardDeviceAttributePCIeRoot].StringValue, ""),
-		Alignment: a.text(d, attributeAlignment),
+		Alignment: a.text(d, device.AttributeAlignment),
 		Managed:   a.isManaged(d),
 		Several:   ptr.Deref(d.AllowMultipleAllocations, false),
 		api:       common,
