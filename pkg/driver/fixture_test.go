@@ -207,6 +207,9 @@ func (n *node) files() []string {
 	n.t.Helper()
 	var files []string
 	err := filepath.WalkDir(n.dir, func(path string, entry os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) { // the driver removed it in between
+			return nil
+		}
 		if err != nil || entry.IsDir() || entry.Name() == "claims.lock" || strings.Contains(path, "/unreadable/") || strings.Contains(path, "/spare/") {
 			return err
 		}
