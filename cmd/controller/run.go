@@ -58,7 +58,7 @@ func run(ctx context.Context, o *options) error {
 	if err := o.allocation(ctx, mgr, client, registry, broadcaster.NewRecorder(clientgoscheme.Scheme, corev1.EventSource{Component: name})); err != nil {
 		return err
 	}
-	if err := o.admission(mgr, certificates); err != nil {
+	if err := o.admission(mgr, certificates, registry); err != nil {
 		return err
 	}
 	return serve(ctx, o.httpAddress, prometheus.Gatherers{registry, ctrlmetrics.Registry}, mgr, readiness(mgr, certificates))

@@ -86,9 +86,12 @@ func (o *options) webhookServer(certificates *webhookCertificates) webhook.Serve
 }
 
 // admission adds the validating webhook to the manager.
-func (o *options) admission(mgr manager.Manager, certificates *webhookCertificates) error {
+func (o *options) admission(mgr manager.Manager, certificates *webhookCertificates, registry prometheus.Registerer) error {
 	if certificates == nil {
 		return nil
+	}
+	if err := certificates.Register(registry); err != nil {
+		return err
 	}
 	validator, err := admission.New(o.driverName, mgr.GetClient())
 	if err != nil {

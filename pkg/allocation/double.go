@@ -31,7 +31,7 @@ func (c *Controller) resolveDouble(ctx context.Context, claim *resourceapi.Resou
 		klog.FromContext(ctx).Info("Two claims have the same device", "claim", klog.KObj(claim), "other", klog.KObj(winner), "pool", result.Pool)
 		if len(claim.Status.ReservedFor) > 0 {
 			if c.memory.once(claim.UID, ReasonDoubleAllocation) {
-				c.Metrics.Failed(claim, measure.ReasonOther)
+				c.Metrics.Failed(claim, measure.ReasonDoubleAllocation)
 				c.warn(claim, ReasonDoubleAllocation, "The claim has devices of pool %s that claim %s/%s has, too; the node prepares them for the first of the two only. Delete the pod %s, so that the claim is allocated anew",
 					result.Pool, winner.Namespace, winner.Name, claim.Status.ReservedFor[0].Name)
 			}
@@ -40,7 +40,7 @@ func (c *Controller) resolveDouble(ctx context.Context, claim *resourceapi.Resou
 		if freed, err := c.free(ctx, claim, ""); !freed {
 			return true, err
 		}
-		c.Metrics.Failed(claim, measure.ReasonOther)
+		c.Metrics.Failed(claim, measure.ReasonDoubleAllocation)
 		c.warn(claim, ReasonDoubleAllocation, "The claim had devices of pool %s that claim %s/%s has, too; they were taken back, and the claim is allocated anew", result.Pool, winner.Namespace, winner.Name)
 		return true, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,6 +79,29 @@ func TestTwoReplicas(t *testing.T) {
 	}
 	until(t, func() bool { return leader.served.Load() != before })
 	until(t, accepted)
+}
+
+func TestMetricOfTheCertificate(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	c := New(fake.NewClientset(), testOptions())
+	if err := c.Register(registry); err != nil {
+		t.Fatal(err)
+	}
+	if families, err := registry.Gather(); err != nil || len(families) != 0 {
+		t.Errorf("no certificate yet: got %v, %v", families, err)
+	}
+	p, err := makePair([]string{"webhook.example.svc"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.served.Store(&p.serving)
+	families, err := registry.Gather()
+	if err != nil || len(families) != 1 {
+		t.Fatalf("got %v, %v", families, err)
+	}
+	if got, want := families[0].GetMetric()[0].GetGauge().GetValue(), float64(p.leaf.NotAfter.Unix()); got != want {
+		t.Errorf("%s is %v, want %v", families[0].GetName(), got, want)
+	}
 }
 
 func until(t *testing.T, condition func() bool) {

@@ -30,6 +30,8 @@ const (
 	ReasonGangUndone Reason = "GangUndone"
 	// ReasonFreedUnused: devices were freed because no pod came for them.
 	ReasonFreedUnused Reason = "FreedUnused"
+	// ReasonDoubleAllocation: a claim was found to have what another one has.
+	ReasonDoubleAllocation Reason = "DoubleAllocation"
 	// ReasonOther: everything else; the log has it.
 	ReasonOther Reason = "Other"
 )
@@ -39,6 +41,6 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonDeallocatedByScheduler, ReasonConflict, ReasonThrottled, ReasonForbidden, ReasonWriteFailed,
 		ReasonInvalidClaim, ReasonMixedClasses, ReasonPlanTimeout, ReasonGangTimedOut, ReasonGangUndone,
-		ReasonFreedUnused, ReasonOther,
+		ReasonFreedUnused, ReasonDoubleAllocation, ReasonOther,
 	}
 }
