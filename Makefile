@@ -39,6 +39,10 @@ cluster_bin := $(CURDIR)/bin/cluster
 # What tests and demo on a cluster are told about what was built for them.
 on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTER_BIN=$(cluster_bin)
 
+# What all tests on clusters need. "make test" builds it once, before tests that
+# run side by side.
+parts := $(if $(PARTS_ARE_BUILT),,cluster image workload)
+
 # The files with tests that run straight in the guest; what else is in their
 # packages needs no guest.
 in_guest := grep -rlx --include='*_test.go' '//go:build guest' .
@@ -62,7 +66,8 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 ##@ Test it
 
 .PHONY: test
-test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults e2e test-controller test-guest ## Run all tests.
+test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults $(parts) guest-parts ## Run all tests.
+	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest" "$(MAKE) PARTS_ARE_BUILT=1 e2e test-controller"
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -79,25 +84,28 @@ test-cluster: cluster ## Test the test cluster itself: that it comes up, and lea
 	@$(step) "tests of the test cluster" go test -C test/cluster -count=1 -timeout 20m -v $(TESTARGS) .
 
 .PHONY: faults
-faults: cluster ## Test what the plugin makes of crashes, full disks and lost answers, beside a real API server.
+faults: $(parts) ## Test what the plugin makes of crashes, full disks and lost answers, beside a real API server.
 	@$(step) "fault tests" env $(on_cluster) go test -count=1 -timeout 20m -v $(TESTARGS) ./test/faults/...
 
 .PHONY: e2e
-e2e: cluster image workload ## Run the end-to-end tests on a real one-node cluster.
+e2e: $(parts) ## Run the end-to-end tests on a real one-node cluster.
 	@$(step) "end-to-end tests" env $(on_cluster) go test -count=1 -timeout 40m -v $(TESTARGS) ./test/e2e/...
 
 .PHONY: test-controller
-test-controller: cluster image workload ## Test the controller: claims, gangs, crashes, and a minute of a race with kube-scheduler.
+test-controller: $(parts) ## Test the controller: claims, gangs, crashes, and a minute of a race with kube-scheduler.
 	@$(step) "tests of the controller" env $(on_cluster) go test -race -count=1 -timeout 40m -v $(TESTARGS) ./test/controller/...
 
 .PHONY: test-guest
-test-guest: cluster image workload ## Run the tests that need real SR-IOV, in a QEMU guest. A Debian machine has all it takes.
-	@$(step) "guest: its parts" go run ./test/vm build
+test-guest: $(parts) guest-parts ## Run the tests that need real SR-IOV, in a QEMU guest. A Debian machine has all it takes.
 	@$(step) "tests straight in the guest" go run ./test/vm test -- -v \
 		-run "^($$($(in_guest) | xargs sed -nE 's/^func (Test[A-Za-z0-9_]*)\(.*/\1/p' | paste -sd '|'))\$$" $(TESTARGS) \
 		$$($(in_guest) | xargs -n 1 dirname | sort -u)
 	@$(step) "the guest as a node" env $(on_cluster) go test -tags vm -count=1 -timeout 10m -v $(TESTARGS) ./test/vm/node
 	@$(step) "tests of a node in the guest" env $(on_cluster) go test -count=1 -timeout 30m -v $(TESTARGS) ./test/guest/...
+
+.PHONY: guest-parts
+guest-parts:
+	@$(step) "guest: its parts" go run ./test/vm build
 
 .PHONY: soak
 soak: cluster image workload ## Cut the node off for SOAK_MINUTES, kill the plugin for as long, and let both allocators race for RACE_MINUTES.
