@@ -35,6 +35,7 @@ lint := go tool -modfile=tools/go.mod golangci-lint
 image_tar := $(CURDIR)/bin/eks-hybrid-dra-image.tar
 workload_tar := $(CURDIR)/bin/workload-image.tar
 cluster_bin := $(CURDIR)/bin/cluster
+helm_bin := $(CURDIR)/bin/helm
 
 # What tests and demo on a cluster are told about what was built for them.
 on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTER_BIN=$(cluster_bin)
@@ -148,6 +149,10 @@ bench: cluster image workload ## Measure, and rewrite docs/performance.md; BENCH
 cluster: deps-build deps-cluster ## Build the parts of the test cluster; what is in the cache is reused.
 	@$(step) "test cluster: its command" go build -C test/cluster -o $(cluster_bin) .
 	@$(step) "test cluster: its parts" $(cluster_bin) build
+
+.PHONY: helm
+helm: ## Build helm.
+	@$(step) "helm" go build -C tools/helm -o $(helm_bin) helm.sh/helm/v4/cmd/helm
 
 .PHONY: workload
 workload: ## Build the image that stands in for users' images in tests.
