@@ -85,6 +85,12 @@ type Options struct {
 	// AbandonedInterval is how often claims that nobody unprepares are looked
 	// for. Default 1 min.
 	AbandonedInterval time.Duration
+	// Removing takes the driver off its node: it publishes nothing, serves the
+	// claims that are there to their end, and tells [Driver.Emptied].
+	Removing bool
+	// RemovalSettle is how long nothing may have been in the way before the node
+	// counts as empty. Default 5 s.
+	RemovalSettle time.Duration
 }
 
 // Driver serves one node.
@@ -113,6 +119,7 @@ type Driver struct {
 	statuses *claimStatuses
 	// updateMetadata is nil as long as the plugin's services are not started.
 	updateMetadata updateMetadata
+	removal        removal
 
 	fatal context.CancelCauseFunc
 
@@ -128,18 +135,7 @@ type Driver struct {
 // New returns a driver with its state recovered from disk. It serves nobody
 // before [Driver.Run].
 func New(ctx context.Context, options Options) (*Driver, error) {
-	if options.ReleaseWait == 0 {
-		options.ReleaseWait = releaseWait
-	}
-	if options.EndWait == 0 {
-		options.EndWait = endWait
-	}
-	if options.AbandonedInterval == 0 {
-		options.AbandonedInterval = abandonedInterval
-	}
-	if options.AttachWait == 0 {
-		options.AttachWait = attachWait
-	}
+	options.setTimes()
 	if err := checkAttachHook(options); err != nil {
 		return nil, err
 	}
@@ -196,6 +192,22 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	return d, nil
+}
+
+// setTimes gives the times that are zero their defaults.
+func (o *Options) setTimes() {
+	interval := abandonedInterval
+	if o.Removing {
+		interval = removalAbandoned
+	}
+	for value, fallback := range map[*time.Duration]time.Duration{
+		&o.ReleaseWait: releaseWait, &o.EndWait: endWait, &o.AttachWait: attachWait,
+		&o.AbandonedInterval: interval, &o.RemovalSettle: removalSettle,
+	} {
+		if *value == 0 {
+			*value = fallback
+		}
+	}
 }
 
 // Run publishes the node's devices and serves kubelet until ctx is done, or
@@ -317,6 +329,12 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 // changed. It returns when devices that change their allocator are to be looked
 // after, and zero if none does.
 func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) (time.Duration, error) {
+	if d.options.Removing {
+		if err := helper.PublishResources(ctx, nothingPublished(d.pool)); err != nil {
+			return 0, fmt.Errorf("take the devices out of the API: %w", err)
+		}
+		return 0, nil
+	}
 	content := d.inventory.pool()
 	wanted, err := d.wantedAllocators(ctx, content)
 	if err != nil {

@@ -170,6 +170,12 @@ func newNode(t *testing.T, devices ...string) *node {
 // start returns an instance of the plugin, as after a (re)start.
 func (n *node) start() *Driver {
 	n.t.Helper()
+	return n.startWith(func(*Options) {})
+}
+
+// startWith is start with other options.
+func (n *node) startWith(set func(*Options)) *Driver {
+	n.t.Helper()
 	n.registry = prometheus.NewRegistry()
 	metrics, err := NewMetrics(n.registry)
 	if err != nil {
@@ -179,12 +185,14 @@ func (n *node) start() *Driver {
 	if families == nil {
 		families = []Family{n.gpus}
 	}
-	d, err := New(n.t.Context(), Options{
+	options := Options{
 		DriverName: testDriver, NodeName: testNode,
 		DataDir: filepath.Join(n.dir, "data"), RegistrarDir: filepath.Join(n.dir, "registry"), CDIDir: n.cdiDir(),
 		BootID: n.bootID, KubeClient: n.client, Processes: n.processes,
 		Families: families, Pairs: n.pairs, Managed: n.managed, Metrics: metrics, ReleaseWait: n.wait, EndWait: n.wait, AttachHook: n.attachHook,
-	})
+	}
+	set(&options)
+	d, err := New(n.t.Context(), options)
 	if err != nil {
 		n.t.Fatal(err)
 	}

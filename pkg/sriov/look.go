@@ -62,6 +62,7 @@ func (f *Family) newLooker() *looker {
 		Host:      f.kernel.Host(),
 		Hold:      f.hold,
 		Done:      f.wakeWatch,
+		Notes:     f.opts.notes(),
 	})
 	return l
 }

@@ -30,6 +30,8 @@ type Options struct {
 	// Done is called when a PF is finished for which Run did not wait to the
 	// end.
 	Done func()
+	// Notes say which VFs were made here. None are kept without a folder.
+	Notes Notes
 	// Wait bounds the wait for drivers and interfaces of new VFs: 15 s if
 	// zero. Limit bounds how long Run waits: 40 s if zero.
 	Wait, Limit time.Duration

@@ -123,6 +123,10 @@ func (t *task) make(ctx context.Context) error {
 		}
 	}
 	number := strconv.Itoa(*t.wanted.NumVFs)
+	// Before they are there: what is not noted would stay for ever.
+	if err := t.opts.Notes.write(t.pf.Address, *t.wanted.NumVFs); err != nil {
+		return err
+	}
 	klog.FromContext(ctx).Info("Making VFs", "pf", t.pf.Name(), "pciAddress", t.pf.Address, "number", number)
 	if err := t.opts.Write(t.path(t.pf.Address, "sriov_numvfs"), number); err != nil {
 		return fmt.Errorf("make %s VFs: %w: see the kernel's log, and whether the kernel argument pci=realloc is set", number, err)
