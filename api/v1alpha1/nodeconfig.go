@@ -14,6 +14,8 @@ type NodeConfig struct {
 	Pairing PairingConfig `json:"pairing,omitempty"`
 	NCCL    NCCLConfig    `json:"nccl,omitempty"`
 	Managed ManagedConfig `json:"managed,omitempty"`
+
+	DevicePlugin DevicePluginConfig `json:"devicePlugin,omitempty"`
 }
 
 // ManagedConfig says which of the node's devices this project's controller gives

@@ -17,7 +17,13 @@ func nodeConfig(selectors ...VFSelector) *NodeConfig {
 		SRIOV:    SRIOVConfig{Selectors: selectors},
 		Pairing:  PairingConfig{LeastAlignment: "NODE"},
 		Managed:  ManagedConfig{Settle: "30s"},
+
+		DevicePlugin: defaultDevicePlugin(),
 	}
+}
+
+func defaultDevicePlugin() DevicePluginConfig {
+	return DevicePluginConfig{Mode: "cdi", GPUResource: "nvidia.com/gpu", Settle: "30s"}
 }
 
 func TestDecodeNodeConfig(t *testing.T) {
@@ -58,6 +64,8 @@ sriov:
 				Pairing:  PairingConfig{LeastAlignment: "PXB", Pairs: []GPUNICPair{{GPU: "0000:1b:00.0", NIC: "0000:18:00.0"}, {GPU: "0000:43:00.0"}}},
 				NCCL:     NCCLConfig{SetIBHCA: true},
 				Managed:  ManagedConfig{Settle: "30s"},
+
+				DevicePlugin: defaultDevicePlugin(),
 			},
 		},
 		"managed": {
@@ -67,6 +75,30 @@ sriov:
 				Pairing:  PairingConfig{LeastAlignment: "NODE"},
 				Managed: ManagedConfig{
 					Kinds: []string{"gpu-vf", "gpu"}, NodeSelector: map[string]string{"example.com/allocator": "controller", "bare": ""}, Settle: "1m30s",
+				},
+				DevicePlugin: defaultDevicePlugin(),
+			},
+		},
+		"device plugin": {
+			nodeHead + `devicePlugin:
+  kinds: [gpu, vf]
+  mode: envvar
+  gpuResource: example.com/h200
+  settle: 5s
+  vfResources:
+  - {name: nvidia.com/vfio, selectors: [{vendors: ["15B3"], drivers: [vfio-pci]}]}
+  - {name: nvidia.com/vf}
+`,
+			&NodeConfig{
+				TypeMeta: nodeConfig().TypeMeta,
+				Pairing:  PairingConfig{LeastAlignment: "NODE"},
+				Managed:  ManagedConfig{Settle: "30s"},
+				DevicePlugin: DevicePluginConfig{
+					Kinds: []string{"gpu", "vf"}, Mode: "envvar", GPUResource: "example.com/h200", Settle: "5s",
+					VFResources: []VFResource{
+						{Name: "nvidia.com/vfio", Selectors: []VFSelector{{Vendors: []string{"15b3"}, Drivers: []string{"vfio-pci"}}}},
+						{Name: "nvidia.com/vf"},
+					},
 				},
 			},
 		},
@@ -138,7 +170,24 @@ func TestRefuseNodeConfig(t *testing.T) {
 		"short settling":     {nodeHead + "managed: {settle: 4s}", []string{`managed.settle: Invalid value: "4s": want 5s to 1h0m0s`}},
 		"long settling":      {nodeHead + "managed: {settle: 61m}", []string{`managed.settle: Invalid value: "61m": want 5s to 1h0m0s`}},
 		"settling, no unit":  {nodeHead + "managed: {settle: '30'}", []string{`managed.settle: Invalid value: "30"`, "such as 30s"}},
-		"managed, misspelt":  {nodeHead + "managed: {kind: [gpu]}", []string{`unknown field "managed.kind"`}},
+		"device plugin kind": {nodeHead + "devicePlugin: {kinds: [gpu-vf]}", []string{`devicePlugin.kinds[0]: Unsupported value: "gpu-vf"`, `"gpu", "vf"`}},
+		"device plugin and managed": {
+			nodeHead + "devicePlugin: {kinds: [gpu]}\nmanaged: {kinds: [gpu]}",
+			[]string{`devicePlugin.kinds[0]: Invalid value: "gpu": managed.kinds gives the same devices to the controller`},
+		},
+		"device plugin and managed pairs": {
+			nodeHead + "devicePlugin: {kinds: [gpu]}\nmanaged: {kinds: [gpu-vf]}",
+			[]string{`devicePlugin.kinds[0]: Invalid value: "gpu": managed.kinds has gpu-vf`},
+		},
+		"device plugin mode":     {nodeHead + "devicePlugin: {mode: env}", []string{`devicePlugin.mode: Unsupported value: "env"`, `"cdi", "envvar"`}},
+		"resource":               {nodeHead + "devicePlugin: {gpuResource: gpu}", []string{`devicePlugin.gpuResource: Invalid value: "gpu": want a domain and a name, such as nvidia.com/gpu`}},
+		"resource of Kubernetes": {nodeHead + "devicePlugin: {gpuResource: kubernetes.io/gpu}", []string{`devicePlugin.gpuResource`, "Kubernetes' own"}},
+		"VFs without resource":   {nodeHead + "devicePlugin: {kinds: [vf]}", []string{`devicePlugin.vfResources: Required value: kinds has vf`}},
+		"resource twice":         {nodeHead + "devicePlugin: {vfResources: [{name: a.b/c}, {name: a.b/c}]}", []string{`devicePlugin.vfResources[1].name: Duplicate value: "a.b/c"`}},
+		"resource of GPUs":       {nodeHead + "devicePlugin: {vfResources: [{name: nvidia.com/gpu}]}", []string{`devicePlugin.vfResources[0].name: Duplicate value: "nvidia.com/gpu"`}},
+		"number of VFs":          {nodeHead + "devicePlugin: {vfResources: [{name: a.b/c, selectors: [{numVFs: 8}]}]}", []string{`devicePlugin.vfResources[0].selectors[0].numVFs: Forbidden: it is about PFs: set it in sriov.selectors`}},
+		"device plugin, settle":  {nodeHead + "devicePlugin: {settle: '5'}", []string{`devicePlugin.settle: Invalid value: "5"`, "such as 30s"}},
+		"managed, misspelt":      {nodeHead + "managed: {kind: [gpu]}", []string{`unknown field "managed.kind"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := DecodeNodeConfig([]byte(test.raw))
@@ -163,6 +212,8 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 		})
 		c.Pairing.Pairs = []GPUNICPair{{GPU: "a", NIC: "a"}}
 		c.Managed.Kinds, c.Managed.NodeSelector = []string{"a"}, map[string]string{"a": "a"}
+		c.DevicePlugin.Kinds = []string{"a"}
+		c.DevicePlugin.VFResources = []VFResource{{Name: "a", Selectors: []VFSelector{{Vendors: []string{"a"}}}}}
 		return c
 	}
 	original := full()
@@ -177,6 +228,8 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 	*s.RDMA, *s.NumVFs, *s.MTU = false, 2, 2
 	copied.Pairing.Pairs[0] = GPUNICPair{GPU: "b"}
 	copied.Managed.Kinds[0], copied.Managed.NodeSelector["a"] = "b", "b"
+	copied.DevicePlugin.Kinds[0], copied.DevicePlugin.VFResources[0].Selectors[0].Vendors[0] = "b", "b"
+	copied.DevicePlugin.VFResources[0].Name = "b"
 	if diff := cmp.Diff(full(), original); diff != "" {
 		t.Errorf("changing the copy changed the original (-before +after):\n%s", diff)
 	}

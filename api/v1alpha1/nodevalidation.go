@@ -20,13 +20,9 @@ const maxVFs = 4096
 // the kernel does, in lower case.
 func (c *NodeConfig) Default() {
 	for i := range c.SRIOV.Selectors {
-		s := &c.SRIOV.Selectors[i]
-		for _, list := range [][]string{s.Vendors, s.Devices, s.RootDevices, s.PCIAddresses} {
-			for n := range list {
-				list[n] = strings.ToLower(list[n])
-			}
-		}
+		c.SRIOV.Selectors[i].setDefaults()
 	}
+	c.DevicePlugin.setDefaults()
 	if c.Pairing.LeastAlignment == "" {
 		c.Pairing.LeastAlignment = defaultAlignment
 	}
@@ -49,6 +45,7 @@ func (c *NodeConfig) Validate() error {
 	errs = append(errs, c.SRIOV.validateNumbers(path)...)
 	errs = append(errs, c.Pairing.validate(field.NewPath("pairing"))...)
 	errs = append(errs, c.Managed.validate(field.NewPath("managed"))...)
+	errs = append(errs, c.DevicePlugin.validate(field.NewPath("devicePlugin"), c.Managed.Kinds)...)
 	return errs.ToAggregate()
 }
 
@@ -62,13 +59,27 @@ func (c *NodeConfig) DeepCopyObject() runtime.Object {
 	out.Managed.Kinds, out.Managed.NodeSelector = slices.Clone(c.Managed.Kinds), maps.Clone(c.Managed.NodeSelector)
 	out.SRIOV.Selectors = slices.Clone(c.SRIOV.Selectors)
 	for i := range out.SRIOV.Selectors {
-		s := &out.SRIOV.Selectors[i]
-		for _, list := range []*[]string{&s.Vendors, &s.Devices, &s.Drivers, &s.PFNames, &s.RootDevices, &s.PCIAddresses, &s.LinkTypes} {
-			*list = slices.Clone(*list)
-		}
-		s.RDMA, s.NumVFs, s.MTU = clonePointer(s.RDMA), clonePointer(s.NumVFs), clonePointer(s.MTU)
+		out.SRIOV.Selectors[i] = out.SRIOV.Selectors[i].copy()
 	}
+	out.DevicePlugin = c.DevicePlugin.copy()
 	return &out
+}
+
+func (s *VFSelector) setDefaults() {
+	for _, list := range [][]string{s.Vendors, s.Devices, s.RootDevices, s.PCIAddresses} {
+		for n := range list {
+			list[n] = strings.ToLower(list[n])
+		}
+	}
+}
+
+// copy returns a selector that shares nothing with s.
+func (s VFSelector) copy() VFSelector {
+	for _, list := range []*[]string{&s.Vendors, &s.Devices, &s.Drivers, &s.PFNames, &s.RootDevices, &s.PCIAddresses, &s.LinkTypes} {
+		*list = slices.Clone(*list)
+	}
+	s.RDMA, s.NumVFs, s.MTU = clonePointer(s.RDMA), clonePointer(s.NumVFs), clonePointer(s.MTU)
+	return s
 }
 
 func (s *VFSelector) validate(path *field.Path) field.ErrorList {
