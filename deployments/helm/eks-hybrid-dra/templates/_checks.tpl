@@ -1,0 +1,77 @@
+{{/*
+What the schema cannot say: values that do not go together. Each message names
+the value, what is wrong and the way out.
+*/}}
+{{- define "eks-hybrid-dra.checks" -}}
+{{- include "eks-hybrid-dra.checks.driver" . -}}
+{{- include "eks-hybrid-dra.checks.classes" . -}}
+{{- include "eks-hybrid-dra.checks.registry" . -}}
+{{- include "eks-hybrid-dra.checks.namespace" . -}}
+{{- end -}}
+
+{{- define "eks-hybrid-dra.checks.driver" -}}
+{{- $driver := .Values.driver -}}
+{{- if $driver.enableCPU -}}
+{{- fail "driver.enableCPU is true, but this release has no CPUs to give: leave it out. CPUs are shared out by kubelet's CPU manager, or by a DRA driver for CPUs beside this one" -}}
+{{- end -}}
+{{- if not (or $driver.enableGPU $driver.enableSRIOV) -}}
+{{- fail "driver.enableGPU and driver.enableSRIOV are both false: nothing is left to serve; set one of them to true" -}}
+{{- end -}}
+{{- if and .Values.kubeletPlugin.runtimeClassName $driver.enableSRIOV -}}
+{{- fail (printf "kubeletPlugin.runtimeClassName is %q, but driver.enableSRIOV is true: moving virtual functions takes a privileged container, which needs no RuntimeClass; leave kubeletPlugin.runtimeClassName out" .Values.kubeletPlugin.runtimeClassName) -}}
+{{- end -}}
+{{- if and .Values.nodeConfig.managed (not .Values.controller.enabled) -}}
+{{- if .Values.nodeConfig.managed.kinds -}}
+{{- fail (printf "nodeConfig.managed.kinds is [%s], but controller.enabled is false: nobody would give these devices to claims; set controller.enabled to true, or leave nodeConfig.managed out" (join ", " .Values.nodeConfig.managed.kinds)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "eks-hybrid-dra.checks.classes" -}}
+{{- $classes := .Values.deviceClasses -}}
+{{- $served := dict -}}
+{{- range $class, $resource := $classes.extendedResourceNames -}}
+{{- if $resource -}}
+{{- $set := hasPrefix "managed-" $class | ternary "managed" "plain" -}}
+{{- if not (index $classes $set).enabled -}}
+{{- fail (printf "deviceClasses.extendedResourceNames.%s is %q, but deviceClasses.%s.enabled is false, so there is no such class: set it to true, or leave the name out" $class $resource $set) -}}
+{{- end -}}
+{{- with index $served $resource -}}
+{{- fail (printf "deviceClasses.extendedResourceNames.%s and .%s are both %q: only one class can serve a name" . $class $resource) -}}
+{{- end -}}
+{{- $_ := set $served $resource $class -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "eks-hybrid-dra.checks.registry" -}}
+{{- $registry := .Values.hybrid.registry -}}
+{{- $existing := or $registry.existingConfigMap $registry.existingSecret -}}
+{{- if and $registry.enabled (not $existing) -}}
+{{- if not $registry.registries -}}
+{{- fail "hybrid.registry.enabled is true, but no registry is named: list them in hybrid.registry.registries, or name a ConfigMap or Secret with registries.yaml in hybrid.registry.existingConfigMap or .existingSecret" -}}
+{{- end -}}
+{{- range $i, $r := $registry.registries -}}
+{{- range $file := ($r.caFiles | default (list "ca.crt")) -}}
+{{- if not (hasKey $registry.caFiles $file) -}}
+{{- fail (printf "hybrid.registry.registries[%d] %q needs the certificate %q, which is not in hybrid.registry.caFiles: give it by --set-file 'hybrid.registry.caFiles.%s=<file>', or name a ConfigMap or Secret that has it in hybrid.registry.existingConfigMap or .existingSecret" $i $r.host $file (replace "." "\\." $file)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Where Pod Security admission refuses the plugin's pods, a DaemonSet without pods
+is all that would be seen of it. Helm knows the namespace only when it talks to a
+cluster.
+*/}}
+{{- define "eks-hybrid-dra.checks.namespace" -}}
+{{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace -}}
+{{- if $namespace -}}
+{{- $level := index ($namespace.metadata.labels | default dict) "pod-security.kubernetes.io/enforce" | default "privileged" -}}
+{{- if ne $level "privileged" -}}
+{{- fail (printf "namespace %q enforces the Pod Security Standard %q, which refuses pods that mount host folders, as the driver's do: run \"kubectl label --overwrite namespace %s pod-security.kubernetes.io/enforce=privileged\", or choose another namespace" .Release.Namespace $level .Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
