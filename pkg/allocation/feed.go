@@ -69,6 +69,7 @@ func stripPod(pod *corev1.Pod) {
 type feed struct {
 	*Controller
 	slices  *sliceWatch
+	rules   *ruleWatch
 	handled []toolscache.InformerSynced
 	// observing keeps news of claims, and of our own writes, in one order.
 	observing sync.Mutex
@@ -77,7 +78,7 @@ type feed struct {
 }
 
 func newFeed(ctx context.Context, c *Controller, mgr manager.Manager) (*feed, error) {
-	f := &feed{Controller: c, slices: newSliceWatch(c)}
+	f := &feed{Controller: c, slices: newSliceWatch(c), rules: newRuleWatch(c)}
 	for object, handler := range map[client.Object]toolscache.ResourceEventHandler{
 		&resourceapi.ResourceClaim{}: handlerOf(func(c *resourceapi.ResourceClaim) { f.observe(c, fromWatch) }, f.claimGone),
 		&resourceapi.DeviceClass{}:   handlerOf(f.class, f.classGone),
@@ -94,13 +95,16 @@ func newFeed(ctx context.Context, c *Controller, mgr manager.Manager) (*feed, er
 		}
 		f.handled = append(f.handled, registration.HasSynced)
 	}
-	f.handled = append(f.handled, f.slices.synced)
+	f.handled = append(f.handled, f.slices.synced, f.rules.synced)
 	return f, nil
 }
 
-// Start watches ResourceSlices until ctx is done.
+// Start watches ResourceSlices and DeviceTaintRules until ctx is done.
 func (f *feed) Start(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { f.rules.run(ctx) })
 	f.slices.run(ctx)
+	wg.Wait()
 	return nil
 }
 

@@ -25,7 +25,6 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/consumers"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
 
 // instance is a controller that leads, in this process, and may do no more than
@@ -55,12 +54,8 @@ func (s *site) start(set settings) *instance {
 	i := &instance{s: s, cancel: cancel, started: make(chan struct{}), ended: make(chan error, 1)}
 	logger := klog.Background().WithValues("instance", fmt.Sprintf("%s-%d", s.name, s.number))
 	ctx = klog.NewContext(ctx, logger)
-	config := rest.CopyConfig(cluster.Rest)
+	config := asController()
 	config.QPS = -1
-	config.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:" + harness.Namespace + ":eks-hybrid-dra-controller",
-		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + harness.Namespace, "system:authenticated"},
-	}
 	if set.faults != nil {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &faulty{next: next, faults: set.faults} })
 	}

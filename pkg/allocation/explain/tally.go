@@ -179,7 +179,7 @@ func isSettling(d *fleet.Device) bool {
 // or its key if it has no value.
 func untolerated(d *fleet.Device, tolerations []resourceapi.DeviceToleration) string {
 	for _, taint := range d.Taints {
-		if taint.Effect == resourceapi.DeviceTaintEffectNone {
+		if !fleet.KeepsOut(taint) {
 			continue
 		}
 		if !slices.ContainsFunc(tolerations, func(t resourceapi.DeviceToleration) bool { return tolerates(t, taint) }) {

@@ -157,7 +157,7 @@ func (m *matcher) evaluate(ctx context.Context, driver string, s selector, among
 // tolerates tells whether a request puts up with all taints of a device.
 func (r *request) tolerates(d *fleet.Device) bool {
 	for _, taint := range d.Taints {
-		if taint.Effect != resourceapi.DeviceTaintEffectNoSchedule && taint.Effect != resourceapi.DeviceTaintEffectNoExecute {
+		if !fleet.KeepsOut(taint) {
 			continue
 		}
 		if !slices.ContainsFunc(r.tolerations, func(t resourceapi.DeviceToleration) bool { return resourceclaim.ToleratesTaint(t, taint) }) {

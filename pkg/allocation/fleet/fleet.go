@@ -33,6 +33,7 @@ type Fleet struct {
 	byNode  map[string]map[string]*pool
 	objects map[string]*corev1.Node
 	classes map[string]*resourceapi.DeviceClass
+	rules   rules
 	shapes  shapes
 
 	claims  map[types.UID]*claim
@@ -55,6 +56,7 @@ func New(driverName string) *Fleet {
 		byNode:  map[string]map[string]*pool{},
 		objects: map[string]*corev1.Node{},
 		classes: map[string]*resourceapi.DeviceClass{},
+		rules:   rules{byName: map[string]*rule{}, byPool: map[string][]*rule{}},
 		shapes:  shapes{parts: map[[32]byte]*part{}, byKey: map[string]*Shape{}},
 		claims:  map[types.UID]*claim{},
 		taken:   map[deviceID]int{},
@@ -84,10 +86,12 @@ func (f *Fleet) SetSlice(s *resourceapi.ResourceSlice) {
 	content, own := newPart(f.driver, &s.Spec)
 	next := &slice{
 		name: s.Name, version: s.ResourceVersion, node: node, pool: s.Spec.Pool.Name,
-		generation: s.Spec.Pool.Generation, want: s.Spec.Pool.ResourceSliceCount, part: f.shapes.keep(content), own: own,
+		generation: s.Spec.Pool.Generation, want: s.Spec.Pool.ResourceSliceCount, published: f.shapes.keep(content), own: own,
 	}
+	next.part = f.shapes.keep(next.published.with(f.rules.of(next.pool)))
 	f.slices[s.Name] = next
 	if before != nil {
+		f.shapes.dropPart(before.published)
 		f.shapes.dropPart(before.part)
 		if before.pool != next.pool || before.node != next.node {
 			f.leave(before)
@@ -105,6 +109,7 @@ func (f *Fleet) DeleteSlice(name string) {
 		return
 	}
 	delete(f.slices, name)
+	f.shapes.dropPart(s.published)
 	f.shapes.dropPart(s.part)
 	f.leave(s)
 }

@@ -21,8 +21,9 @@ type slice struct {
 	name, version    string
 	node, pool       string
 	generation, want int64
-	part             *part
-	own              []ownAttribute
+	// published is what the slice has, part that with what DeviceTaintRules add.
+	published, part *part
+	own             []ownAttribute
 }
 
 // ownAttribute is an attribute of a device that no other machine has alike.
@@ -108,24 +109,30 @@ func newPart(driver string, spec *resourceapi.ResourceSliceSpec) (*part, []ownAt
 	a := attributes{driver: driver}
 	p := &part{sets: spec.SharedCounters}
 	var own []ownAttribute
-	var content encoder
 	for i := range spec.Devices {
 		d := &spec.Devices[i]
 		common, more := a.split(d)
 		own = append(own, more...)
-		out := a.device(d, common)
-		p.devices = append(p.devices, out)
+		p.devices = append(p.devices, a.device(d, common))
 		p.consumes = append(p.consumes, d.ConsumesCounters)
-		content.device(&common)
-		content.bool(out.Managed)
+	}
+	p.key = p.sum()
+	return p, own
+}
+
+// sum is the key of what the part has.
+func (p *part) sum() [sha256.Size]byte {
+	var content encoder
+	for i := range p.devices {
+		content.device(&p.devices[i].api)
+		content.bool(p.devices[i].Managed)
 	}
 	content.mark('|')
-	for _, set := range spec.SharedCounters {
+	for _, set := range p.sets {
 		content.text(set.Name)
 		content.counters(set.Counters)
 	}
-	p.key = sha256.Sum256(content.bytes)
-	return p, own
+	return sha256.Sum256(content.bytes)
 }
 
 // encoder writes what devices are made of so that equal content gives equal

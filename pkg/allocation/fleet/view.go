@@ -122,7 +122,7 @@ func (n *Node) Usage() []Usage {
 			}
 			u := &all[at]
 			u.Total++
-			if len(d.Taints) > 0 {
+			if slices.ContainsFunc(d.Taints, KeepsOut) {
 				u.Unhealthy++
 			}
 			switch {
