@@ -19,6 +19,7 @@ func TestWrongFlags(t *testing.T) {
 		"argument":         {[]string{"start"}, []string{"start"}},
 		"nothing to serve": {[]string{"--node-name=n", "--enable-gpu=false"}, []string{"--enable-gpu", "--enable-sriov"}},
 		"SR-IOV":           {[]string{"--node-name=n", "--enable-sriov", "--cni-bin-dir=bin", "--node-addresses=10.0.0.1,here", "--attach-wait=5ms"}, []string{`--cni-bin-dir "bin"`, `"here"`, "--attach-wait 5ms"}},
+		"removal":          {[]string{"remove", "--node-name=n", "--cdi-root=cdi", "--timeout=5s"}, []string{"--timeout"}},
 		"unknown machine":  {[]string{"--node-name=n", "--simulate=dgx-b200"}, []string{"--simulate", `"dgx-b200"`, "dgx-h200"}},
 		"GPUs of nothing":  {[]string{"--node-name=n", "--simulate-gpus-at=0000:45:00.0", "--enable-sriov", "--enable-gpu=false"}, []string{"without --simulate", "--enable-gpu=false"}},
 		"no address":       {[]string{"--node-name=n", "--simulate=dgx-h200", "--simulate-gpus-at=0000:45:00.0,45:00.0"}, []string{"--simulate-gpus-at", `"45:00.0"`}},

@@ -30,29 +30,39 @@ import (
 const cdiHook = "nvidia-cdi-hook"
 
 func run(ctx context.Context, o *options) error {
-	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "simulate", o.simulate)
-	n, err := o.node()
+	registry := prometheus.NewRegistry()
+	d, err := o.driver(ctx, registry, false)
 	if err != nil {
 		return err
+	}
+	return serve(ctx, o.httpAddress, registry, d)
+}
+
+// driver returns the driver of this node. Removing says that it is to be taken
+// off the node.
+func (o *options) driver(ctx context.Context, registry *prometheus.Registry, removing bool) (*driver.Driver, error) {
+	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "simulate", o.simulate, "removing", removing)
+	n, err := o.node()
+	if err != nil {
+		return nil, err
 	}
 	families, err := o.families(ctx, n)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	config, err := o.nodeConfig()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	joined, err := o.pairs(config)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	registry := prometheus.NewRegistry()
 	metrics, err := newMetrics(registry)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d, err := driver.New(ctx, driver.Options{
+	return driver.New(ctx, driver.Options{
 		DriverName:   o.driverName,
 		NodeName:     o.nodeName,
 		PodUID:       types.UID(o.podUID),
@@ -69,11 +79,8 @@ func run(ctx context.Context, o *options) error {
 		Metrics:      metrics,
 		AttachHook:   o.attachHookPath(),
 		AttachWait:   o.attachWait,
+		Removing:     removing,
 	})
-	if err != nil {
-		return err
-	}
-	return serve(ctx, o.httpAddress, registry, d)
 }
 
 // serve runs the driver and its HTTP endpoints; when one ends, so does the

@@ -51,7 +51,7 @@ func nothingPublished(pool string) resourceslice.DriverResources {
 // [Driver.InTheWay] says what is missing.
 func (d *Driver) Emptied(ctx context.Context) error {
 	settle := d.options.RemovalSettle
-	var clear time.Time
+	var free time.Time
 	told := ""
 	for {
 		err := d.whatIsLeft(ctx)
@@ -62,10 +62,10 @@ func (d *Driver) Emptied(ctx context.Context) error {
 		}
 		switch {
 		case err != nil:
-			clear = time.Time{}
-		case clear.IsZero():
-			clear = time.Now()
-		case time.Since(clear) >= settle:
+			free = time.Time{}
+		case free.IsZero():
+			free = time.Now()
+		case time.Since(free) >= settle:
 			return nil
 		}
 		select {

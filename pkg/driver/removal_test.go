@@ -94,8 +94,8 @@ func (n *node) wantRemoved() {
 			n.t.Fatal(err)
 		}
 	}
-	if any, err := b.Any(); any || err != nil {
-		n.t.Errorf("belongings are left: %v, %v", any, err)
+	if left, err := b.Any(); left || err != nil {
+		n.t.Errorf("belongings are left: %v, %v", left, err)
 	}
 	got := map[string]bool{}
 	for _, file := range n.files() {

@@ -15,11 +15,12 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
-// notesFolder is where is noted below the plugin's folder which VFs we made.
-const notesFolder = "made-vfs"
+// NotesFolder is where is noted, below the plugin's folder, which VFs we made. It
+// is there only if we made any.
+const NotesFolder = "made-vfs"
 
 func (o Options) notes() provision.Notes {
-	return provision.Notes{Dir: filepath.Join(o.DataDir, notesFolder), BootID: o.BootID}
+	return provision.Notes{Dir: filepath.Join(o.DataDir, NotesFolder), BootID: o.BootID}
 }
 
 // TakeDown takes the VFs away that the plugin has made, on a node on which no

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/simulated/nickernel"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/monitoring"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov"
+)
+
+func newRemoveCommand() *cobra.Command {
+	o := defaultOptions()
+	stay := false
+	return subcommand(&cobra.Command{
+		Use:   "remove",
+		Short: "Take the driver off this node",
+		Long: `Takes this node's devices out of the API, serves the claims that it has until the
+last of them has ended, and then removes everything that the driver has put on
+this node: the virtual functions that it made, and its files. It takes the flags
+that the plugin ran with. What it has removed, the plugin makes anew when it is
+started again.`,
+	}, o, func(ctx context.Context) error { return remove(ctx, o, stay) }, func(flags *pflag.FlagSet) {
+		flags.BoolVar(&stay, "stay", stay, "stay, and be ready, after everything is removed, so that a DaemonSet that runs this shows when all nodes are done")
+	})
+}
+
+// remove takes the driver off the node, and then waits for its end if it is
+// told to.
+func remove(ctx context.Context, o *options, stay bool) error {
+	var p progress
+	registry := prometheus.NewRegistry()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		wg      sync.WaitGroup
+		httpErr error
+	)
+	if o.httpAddress != "" {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.httpAddress)
+		if err != nil {
+			return fmt.Errorf("--http-address %q: %w", o.httpAddress, err)
+		}
+		wg.Go(func() {
+			defer cancel()
+			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, p.healthy, p.ready))
+		})
+	}
+	err := o.removeAll(ctx, registry, &p)
+	if err == nil {
+		klog.FromContext(ctx).Info("Nothing is left on this node of what the driver has put there")
+	}
+	if err == nil && stay {
+		<-ctx.Done()
+	}
+	cancel()
+	wg.Wait()
+	return errors.Join(err, httpErr)
+}
+
+func (o *options) removeAll(ctx context.Context, registry *prometheus.Registry, p *progress) error {
+	belongings := driver.Belongings{DriverName: o.driverName, DataDir: o.dataDir(), RegistrarDir: o.registrarDir(), CDIDir: o.cdiRoot}
+	there, err := belongings.Any()
+	if err != nil {
+		return err
+	}
+	if there {
+		if err := o.emptyNode(ctx, registry, p); err != nil {
+			return err
+		}
+	}
+	if err := belongings.AwaitAlone(ctx); err != nil {
+		return err
+	}
+	if there {
+		if err := o.takeDown(ctx); err != nil {
+			return err
+		}
+	}
+	if err := belongings.Remove(); err != nil {
+		return err
+	}
+	p.set(nil, true)
+	return nil
+}
+
+// emptyNode runs the plugin, which publishes nothing, until no claim is left.
+func (o *options) emptyNode(ctx context.Context, registry *prometheus.Registry, p *progress) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d, err := o.driver(ctx, registry, true)
+	if err != nil {
+		return err
+	}
+	p.set(d, false)
+	var (
+		wg     sync.WaitGroup
+		runErr error
+	)
+	// Whichever ends first ends the other.
+	wg.Go(func() {
+		defer cancel()
+		runErr = d.Run(ctx)
+	})
+	err = d.Emptied(ctx)
+	cancel()
+	wg.Wait()
+	p.set(nil, false)
+	return errors.Join(err, runErr)
+}
+
+// takeDown takes away the VFs that the plugin made, also if SR-IOV has been
+// switched off since.
+func (o *options) takeDown(ctx context.Context) error {
+	if o.simulate != "" && len(o.simulateGPUsAt) == 0 {
+		return nickernel.Remove(o.netns())
+	}
+	if _, err := os.Stat(filepath.Join(o.dataDir(), sriov.NotesFolder)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("look for virtual functions that the driver made: %w", err)
+	}
+	n, err := o.node()
+	if err != nil {
+		return err
+	}
+	family, err := o.sriovFamily(ctx, n, nil)
+	if err != nil {
+		return err
+	}
+	return family.TakeDown(ctx)
+}
+
+// progress is how far the removal is, for the probes.
+type progress struct {
+	mu sync.Mutex
+	// driver is nil before and after it serves.
+	driver *driver.Driver
+	done   bool
+}
+
+func (p *progress) set(d *driver.Driver, done bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.driver, p.done = d, done
+}
+
+func (p *progress) get() (*driver.Driver, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.driver, p.done
+}
+
+// healthy is whether claims that are still there are served.
+func (p *progress) healthy(ctx context.Context) error {
+	if d, _ := p.get(); d != nil {
+		return d.Healthy(ctx)
+	}
+	return nil
+}
+
+// ready is when everything is removed.
+func (p *progress) ready(context.Context) error {
+	d, done := p.get()
+	switch {
+	case done:
+		return nil
+	case d != nil:
+		return errors.Join(errors.New("the driver is not removed from this node yet"), d.InTheWay())
+	}
+	return errors.New("the driver is not removed from this node yet")
+}
