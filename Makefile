@@ -154,6 +154,10 @@ cluster: deps-build deps-cluster ## Build the parts of the test cluster; what is
 helm: ## Build helm.
 	@$(step) "helm" go build -C tools/helm -o $(helm_bin) helm.sh/helm/v4/cmd/helm
 
+.PHONY: manifests
+manifests: helm ## Render the plain manifests in deployments/manifests from the chart.
+	@$(step) "plain manifests" go run ./build/manifests --helm $(helm_bin)
+
 .PHONY: workload
 workload: ## Build the image that stands in for users' images in tests.
 	@$(step) "workload image" go run ./test/workload/build -o $(workload_tar)

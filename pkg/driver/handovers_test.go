@@ -238,7 +238,7 @@ func TestEveryKindCanBeManaged(t *testing.T) {
 // kind, and no class fails on any device.
 func TestClassesOfTheManifestsMatchWhatIsPublished(t *testing.T) {
 	classes := map[string][]string{}
-	files, err := filepath.Glob("../../deployments/manifests/base/deviceclass*.yaml")
+	files, err := filepath.Glob("../../deployments/manifests/base/classes-*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func newWebhookBed(t *testing.T) *webhookBed {
 	return b
 }
 
-// manifests returns webhook.yaml with names of the bed's own, and for the users'
+// manifests returns controller-webhook.yaml with names of the bed's own, and for the users'
 // namespace alone.
 func (b *webhookBed) manifests(t *testing.T) []client.Object {
 	t.Helper()
@@ -109,7 +109,7 @@ func (b *webhookBed) manifests(t *testing.T) []client.Object {
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := os.ReadFile(filepath.Join(root, "deployments", "manifests", "base", "webhook.yaml"))
+	content, err := os.ReadFile(filepath.Join(root, "deployments", "manifests", "base", "controller-webhook.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func (b *webhookBed) manifests(t *testing.T) []client.Object {
 		"eks-hybrid-dra-webhook", b.secret.Name,
 		"namespace: eks-hybrid-dra\n", "namespace: "+b.prefix+"\n",
 		"  name: eks-hybrid-dra\n", "  name: "+b.prefix+"\n",
-		"resourceNames: [eks-hybrid-dra]", "resourceNames: ["+b.prefix+"]",
+		`resourceNames: ["eks-hybrid-dra"]`, `resourceNames: ["`+b.prefix+`"]`,
 	).Replace(string(content))
 	var objects []client.Object
 	for document := range strings.SplitSeq(text, "\n---\n") {
