@@ -17,43 +17,50 @@ import (
 // its defaults filled in. Unknown and repeated fields, another kind and wrong
 // values are errors that name them.
 func DecodeNodeConfig(raw []byte) (*NodeConfig, error) {
-	document, err := onlyDocument(raw)
+	return decodeFile(raw, "the plugin", NodeConfigKind, &NodeConfig{})
+}
+
+// decodeFile returns the configuration of a program in its file. Empty says of
+// which type it is.
+func decodeFile[T Config](raw []byte, program, kind string, empty T) (T, error) {
+	var none T
+	document, err := onlyDocument(raw, kind)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	scheme := runtime.NewScheme()
-	scheme.AddKnownTypeWithName(SchemeGroupVersion.WithKind(NodeConfigKind), &NodeConfig{})
+	scheme.AddKnownTypeWithName(SchemeGroupVersion.WithKind(kind), empty)
 	strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Yaml: true, Strict: true})
 	object, gvk, err := strict.Decode(document, nil, nil)
 	if err != nil {
 		switch {
 		case runtime.IsMissingVersion(err):
-			return nil, fmt.Errorf("apiVersion is missing: want %q", SchemeGroupVersion)
+			return none, fmt.Errorf("apiVersion is missing: want %q", SchemeGroupVersion)
 		case runtime.IsMissingKind(err):
-			return nil, fmt.Errorf("kind is missing: want %s", NodeConfigKind)
+			return none, fmt.Errorf("kind is missing: want %s", kind)
 		case runtime.IsNotRegisteredError(err) && gvk != nil:
-			return nil, fmt.Errorf("apiVersion %q kind %q is no configuration of the plugin: want apiVersion %q and kind %s",
-				gvk.GroupVersion(), gvk.Kind, SchemeGroupVersion, NodeConfigKind)
+			return none, fmt.Errorf("apiVersion %q kind %q is no configuration of %s: want apiVersion %q and kind %s",
+				gvk.GroupVersion(), gvk.Kind, program, SchemeGroupVersion, kind)
 		}
 		if strict, ok := runtime.AsStrictDecodingError(err); ok {
-			return nil, fmt.Errorf("%w: remove or correct what is named", errors.Join(strict.Errors()...))
+			return none, fmt.Errorf("%w: remove or correct what is named", errors.Join(strict.Errors()...))
 		}
-		return nil, err
+		return none, err
 	}
-	config, ok := object.(*NodeConfig)
+	config, ok := object.(T)
 	if !ok {
-		return nil, fmt.Errorf("kind %T is no configuration of the plugin: want %s", object, NodeConfigKind)
+		return none, fmt.Errorf("kind %T is no configuration of %s: want %s", object, program, kind)
 	}
 	config.Default()
 	if err := config.Validate(); err != nil {
-		return nil, err
+		return none, err
 	}
 	return config, nil
 }
 
 // onlyDocument returns the one YAML document that there is in raw. A decoder
 // would read the first and say nothing about the others.
-func onlyDocument(raw []byte) ([]byte, error) {
+func onlyDocument(raw []byte, kind string) ([]byte, error) {
 	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(raw)))
 	var only []byte
 	for {
@@ -73,7 +80,7 @@ func onlyDocument(raw []byte) ([]byte, error) {
 		only = document
 	}
 	if only == nil {
-		return nil, fmt.Errorf("no configuration given: want an object of apiVersion %s and kind %s", SchemeGroupVersion, NodeConfigKind)
+		return nil, fmt.Errorf("no configuration given: want an object of apiVersion %s and kind %s", SchemeGroupVersion, kind)
 	}
 	return only, nil
 }
