@@ -297,6 +297,7 @@ func TestManyClaimsAtOnce(t *testing.T) {
 
 func TestSameClaimTwiceAtOnce(t *testing.T) {
 	n := newNode(t, "gpu-0")
+	n.wait = time.Minute
 	instances := []*Driver{n.start(), n.start()}
 	claim := newClaim("a", []string{"gpu-0"})
 	var wg sync.WaitGroup

@@ -388,6 +388,7 @@ func TestStateThatCannotBeRecoveredYet(t *testing.T) {
 // Metadata files are written while somebody looks for such that are of no claim.
 func TestMetadataIsWrittenWhileStraysAreRemoved(t *testing.T) {
 	n := newNode(t, "gpu-0")
+	n.wait = time.Minute // for the claim, which the other side works on too
 	d := n.start()
 	claim := newClaim("a", []string{"gpu-0"})
 	mustPrepare(t, d, claim)
@@ -426,6 +427,7 @@ func TestMetadataIsWrittenWhileStraysAreRemoved(t *testing.T) {
 // What a claim that is gone has left is removed, whenever it came.
 func TestStraysAreLookedForAgain(t *testing.T) {
 	n := newNode(t, "gpu-0")
+	n.wait = time.Minute // for the claim, which the other side works on too
 	d := n.start()
 	claim := newClaim("stays", []string{"gpu-0"})
 	n.createClaim(claim)
