@@ -36,6 +36,7 @@ image_tar := $(CURDIR)/bin/eks-hybrid-dra-image.tar
 workload_tar := $(CURDIR)/bin/workload-image.tar
 cluster_bin := $(CURDIR)/bin/cluster
 helm_bin := $(CURDIR)/bin/helm
+promtool_bin := $(CURDIR)/bin/promtool
 
 # What tests and demo on a cluster are told about what was built for them.
 on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTER_BIN=$(cluster_bin)
@@ -67,7 +68,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 ##@ Test it
 
 .PHONY: test
-test: deps-build deps-cluster lint unit fuzz-shortly test-cluster faults $(parts) guest-parts ## Run all tests.
+test: deps-build deps-cluster lint unit fuzz-shortly test-monitoring test-cluster faults $(parts) guest-parts ## Run all tests.
 	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest" "$(MAKE) PARTS_ARE_BUILT=1 e2e test-controller"
 
 .PHONY: lint
@@ -77,8 +78,12 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(controller|e2e|faults|guest)$$')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(controller|e2e|faults|guest|monitoring)$$')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
+
+.PHONY: test-monitoring
+test-monitoring: promtool helm ## Test alerts and the dashboard: that they fire when they should, and ask for metrics that there are.
+	@$(step) "tests of alerts and the dashboard" env PROMTOOL_BIN=$(promtool_bin) HELM_BIN=$(helm_bin) go test -count=1 -timeout 10m $(TESTARGS) ./test/monitoring/...
 
 .PHONY: test-cluster
 test-cluster: cluster ## Test the test cluster itself: that it comes up, and leaves nothing behind.
@@ -157,6 +162,10 @@ helm: ## Build helm.
 .PHONY: manifests
 manifests: helm ## Render the plain manifests in deployments/manifests from the chart.
 	@$(step) "plain manifests" go run ./build/manifests --helm $(helm_bin)
+
+.PHONY: promtool
+promtool: ## Build promtool, which checks alerts. Its service discoveries for clouds are left out.
+	@$(step) "promtool" go build -C tools/promtool -tags remove_all_sd -o $(promtool_bin) github.com/prometheus/prometheus/cmd/promtool
 
 .PHONY: workload
 workload: ## Build the image that stands in for users' images in tests.
