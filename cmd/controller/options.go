@@ -25,6 +25,7 @@ type options struct {
 	explainAfter  time.Duration
 	topologyLabel string
 	workers       int
+	hybridConfig  string
 
 	leaderElect   bool
 	leaseDuration time.Duration
@@ -69,6 +70,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.explainAfter, "explain-after", o.explainAfter, "how long a claim waits before an event says why")
 	flags.StringVar(&o.topologyLabel, "topology-label", o.topologyLabel, "label of nodes that says of which site or fabric they are: a gang gets nodes with one value of it; empty: any nodes")
 	flags.IntVar(&o.workers, "workers", o.workers, "how many claims and gangs are written at the same time")
+	flags.StringVar(&o.hybridConfig, "hybrid-config", o.hybridConfig, "file with a HybridConfig, which is followed: on which nodes DaemonSets of network plugins are kept, and where pull secrets are copied to; empty: neither")
 	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "allocate only while holding the lease; without it this must be the only controller")
 	flags.DurationVar(&o.leaseDuration, "leader-elect-lease-duration", o.leaseDuration, "after how long a leader that is not heard of is replaced")
 	flags.DurationVar(&o.renewDeadline, "leader-elect-renew-deadline", o.renewDeadline, "how long a leader that cannot renew its lease goes on; less than the lease's duration")

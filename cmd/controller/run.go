@@ -55,7 +55,11 @@ func run(ctx context.Context, o *options) error {
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	defer broadcaster.Shutdown()
 	registry := prometheus.NewRegistry()
-	if err := o.allocation(ctx, mgr, client, registry, broadcaster.NewRecorder(clientgoscheme.Scheme, corev1.EventSource{Component: name})); err != nil {
+	events := broadcaster.NewRecorder(clientgoscheme.Scheme, corev1.EventSource{Component: name})
+	if err := o.allocation(ctx, mgr, client, registry, events); err != nil {
+		return err
+	}
+	if err := o.hybrid(ctx, mgr, config, client, registry, events); err != nil {
 		return err
 	}
 	if err := o.admission(mgr, certificates, registry); err != nil {
