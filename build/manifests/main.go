@@ -34,8 +34,8 @@ func main() {
 }
 
 type options struct {
-	helm, chart, output string
-	check               bool
+	helm, chart, output, page string
+	check                     bool
 }
 
 // folder is one that gets rendered manifests.
@@ -56,6 +56,7 @@ func run(ctx context.Context, args []string, messages io.Writer) error {
 	flags.StringVar(&o.helm, "helm", "bin/helm", "`file` of helm")
 	flags.StringVar(&o.chart, "chart", "deployments/helm/eks-hybrid-dra", "`folder` of the chart")
 	flags.StringVar(&o.output, "output", "deployments/manifests", "`folder` of the manifests")
+	flags.StringVar(&o.page, "page", "docs/chart.md", "`file` with the table of the chart's values")
 	flags.BoolVar(&o.check, "check", false, "write nothing, and fail if something is out of date")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("reading the command line: %w", err)
@@ -74,6 +75,17 @@ func run(ctx context.Context, args []string, messages io.Writer) error {
 			return err
 		}
 		stale = append(stale, changed...)
+	}
+	table, err := tabulate(o.page, o.chart)
+	if err != nil {
+		return err
+	}
+	changed, err := put(o.page, table, o.check)
+	if err != nil {
+		return err
+	}
+	if changed {
+		stale = append(stale, o.page)
 	}
 	if o.check && len(stale) > 0 {
 		return fmt.Errorf("out of date: %s; run \"make manifests\", and change the chart's templates rather than these files", strings.Join(stale, ", "))
@@ -105,19 +117,12 @@ func (f folder) update(files map[string][]byte, check bool) ([]string, error) {
 	var changed []string
 	for name, content := range files {
 		path := filepath.Join(f.path, name)
-		old, err := os.ReadFile(path)
-		if err == nil && bytes.Equal(old, content) {
-			continue
+		is, err := put(path, content, check)
+		if err != nil {
+			return nil, err
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("reading what was rendered before: %w", err)
-		}
-		changed = append(changed, path)
-		if check {
-			continue
-		}
-		if err := os.WriteFile(path, content, 0o644); err != nil { //nolint:gosec // to be read by all
-			return nil, fmt.Errorf("writing manifests: %w", err)
+		if is {
+			changed = append(changed, path)
 		}
 	}
 	gone, err := f.leftover(files)
@@ -135,6 +140,24 @@ func (f folder) update(files map[string][]byte, check bool) ([]string, error) {
 	}
 	slices.Sort(changed)
 	return changed, nil
+}
+
+// put writes a file if that changes it, but for check, and tells whether it does.
+func put(path string, content []byte, check bool) (bool, error) {
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("reading what was rendered before: %w", err)
+	}
+	if err == nil && bytes.Equal(old, content) {
+		return false, nil
+	}
+	if check {
+		return true, nil
+	}
+	if err := os.WriteFile(path, content, 0o644); err != nil { //nolint:gosec // to be read by all
+		return false, fmt.Errorf("writing what is rendered: %w", err)
+	}
+	return true, nil
 }
 
 // leftover are files that were rendered once and are not any more.

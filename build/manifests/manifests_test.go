@@ -77,3 +77,40 @@ func TestOnlyWhatWasRenderedIsRemoved(t *testing.T) {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }
+
+func TestValuesAreThoseWithACommentOfTheirOwn(t *testing.T) {
+	const content = `# About the file.
+
+# What it is called.
+name: x
+group:
+  # How many.
+  # At least one.
+  count: 2
+  # Which nodes.
+  selector:
+    a: b
+  # In a group with a comment.
+  inner:
+    # Whether | not.
+    on: true
+`
+	got, err := parseValues([]byte(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []value{
+		{"name", "What it is called.", `"x"`},
+		{"group.count", "How many.\nAt least one.", "2"},
+		{"group.selector", "Which nodes.", `{"a":"b"}`},
+		{"group.inner.on", "Whether | not.", "true"},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(value{})); diff != "" {
+		t.Errorf("values (-want +got):\n%s", diff)
+	}
+	_, err = parseValues([]byte("# Explained.\na: 1\nb: 2\nc:\n  d: []\n"))
+	const message = "b has no comment that says what it means\nc.d has no comment that says what it means"
+	if err == nil || err.Error() != message {
+		t.Errorf("got %v, want %q", err, message)
+	}
+}
