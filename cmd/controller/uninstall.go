@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/uninstall"
+)
+
+// uninstallOptions say what is installed, as the chart calls it.
+type uninstallOptions struct {
+	*options
+	plugin, pluginContainer               string
+	controller                            string
+	registryTrust, registryTrustContainer string
+	skipUnreachableNodes                  bool
+	timeout                               time.Duration
+}
+
+func newUninstallCommand() *cobra.Command {
+	o := &uninstallOptions{
+		options: defaultOptions(),
+		plugin:  "eks-hybrid-dra-kubelet-plugin", pluginContainer: "kubelet-plugin",
+		controller:             "eks-hybrid-dra-controller",
+		registryTrustContainer: "registry-trust",
+		timeout:                4 * time.Minute,
+	}
+	var command *cobra.Command
+	command = subcommand(&cobra.Command{
+		Use:   "uninstall",
+		Short: "Take the driver out of the cluster, up to the objects that were installed",
+		Long: `Runs in the cluster, before what was installed is deleted. It refuses, and names the
+claims, while any has devices of the driver. Otherwise it has the plugin take
+itself off every node, stops the controller, and undoes what that has done to
+objects of others. If it fails, it has the driver serve as before. It can be
+repeated.`,
+	}, o.validate, func(ctx context.Context) error { return uninstallAll(ctx, o, command.OutOrStdout()) }, o.addFlags)
+	return command
+}
+
+func (o *uninstallOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.driverName, "driver-name", o.driverName, "name of the DRA driver, as the kubelet plugin has it")
+	flags.StringVar(&o.namespace, "namespace", o.namespace, "namespace in which the driver is installed (default: $POD_NAMESPACE, or eks-hybrid-dra)")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig file; empty: the pod's service account")
+	flags.StringVar(&o.plugin, "plugin", o.plugin, "DaemonSet that runs the kubelet plugin")
+	flags.StringVar(&o.pluginContainer, "plugin-container", o.pluginContainer, "container of its pods that does")
+	flags.StringVar(&o.controller, "controller", o.controller, "Deployment that runs the controller; empty: there is none")
+	flags.StringVar(&o.registryTrust, "registry-trust", o.registryTrust, "DaemonSet that runs registry-trust; empty: there is none")
+	flags.StringVar(&o.registryTrustContainer, "registry-trust-container", o.registryTrustContainer, "container of its pods that does")
+	flags.BoolVar(&o.skipUnreachableNodes, "skip-unreachable-nodes", o.skipUnreachableNodes, "leave nodes that are not ready as they are, but for their ResourceSlices, instead of refusing")
+	flags.DurationVar(&o.timeout, "timeout", o.timeout, "how long to try, before what was changed is put back")
+}
+
+// validate names every flag with a wrong value.
+func (o *uninstallOptions) validate() error {
+	var errs []error
+	check := func(flag, value string, problems []string) {
+		if len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("--%s %q: %s", flag, value, strings.Join(problems, "; ")))
+		}
+	}
+	check("driver-name", o.driverName, validation.IsDNS1123Subdomain(o.driverName))
+	check("namespace", o.namespace, validation.IsDNS1123Label(o.namespace))
+	check("plugin", o.plugin, validation.IsDNS1123Subdomain(o.plugin))
+	check("plugin-container", o.pluginContainer, validation.IsDNS1123Label(o.pluginContainer))
+	check("registry-trust-container", o.registryTrustContainer, validation.IsDNS1123Label(o.registryTrustContainer))
+	for flag, name := range map[string]string{"controller": o.controller, "registry-trust": o.registryTrust} {
+		if name != "" {
+			check(flag, name, validation.IsDNS1123Subdomain(name))
+		}
+	}
+	if o.timeout < time.Second {
+		errs = append(errs, fmt.Errorf("--timeout %s: want at least 1s", o.timeout))
+	}
+	return errors.Join(errs...)
+}
+
+// uninstallAll writes why it refuses to out, plainly: helm shows that to the
+// person who uninstalls.
+func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error {
+	config, err := o.clientConfig()
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("connect to the API server: %w", err)
+	}
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("namespace", o.namespace))
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
+	defer cancel()
+	err = uninstall.Run(ctx, uninstall.Options{
+		Client:          client,
+		DriverName:      o.driverName,
+		Namespace:       o.namespace,
+		Plugin:          o.plugin,
+		PluginContainer: o.pluginContainer,
+		Controller:      o.controller,
+		Lease:           name,
+		PlanLabel:       gangplan.Label,
+		RegistryTrust:   o.registryTrust, RegistryTrustContainer: o.registryTrustContainer,
+		SkipUnreachableNodes: o.skipUnreachableNodes,
+	})
+	if err == nil {
+		return nil
+	}
+	fmt.Fprintf(out, "\n%v\n\n", err)
+	return errors.New("not uninstalled")
+}
