@@ -86,6 +86,15 @@ func (c *Cluster) Connect(ctx context.Context) error {
 	return c.tool.connect(ctx)
 }
 
+// AuditLog returns the API server's audit log so far: a line of JSON for each
+// request of which the policy that E2E_AUDIT_POLICY named tells.
+func (c *Cluster) AuditLog(ctx context.Context) (string, error) {
+	if c.tool == nil {
+		return "", ErrNoNode
+	}
+	return c.tool.logs(ctx, "audit")
+}
+
 // FilesOnNode returns the paths of the files below a folder of the node. There
 // are none where the folder does not exist.
 func (c *Cluster) FilesOnNode(ctx context.Context, folder string) ([]string, error) {

@@ -36,11 +36,15 @@ func findTool(ctx context.Context, name string, steps Steps) (tool, error) {
 }
 
 // up starts the cluster, or goes on with it when it is up already.
-// E2E_KUBERNETES_VERSION chooses another version than the usual one.
+// E2E_KUBERNETES_VERSION chooses another version than the usual one, and
+// E2E_AUDIT_POLICY names the file with the API server's audit policy.
 func (t tool) up(ctx context.Context) error {
 	args := []string{"up", "--name", t.name}
 	if version := os.Getenv("E2E_KUBERNETES_VERSION"); version != "" {
 		args = append(args, "--kubernetes-version", version)
+	}
+	if policy := os.Getenv("E2E_AUDIT_POLICY"); policy != "" {
+		args = append(args, "--audit-policy", policy)
 	}
 	_, err := t.command(t.show, args...).run(ctx)
 	return err
@@ -73,6 +77,11 @@ func (t tool) loadImage(ctx context.Context, tar string) error {
 func (t tool) kubeconfig(ctx context.Context) (string, error) {
 	out, err := t.command(nil, "kubeconfig", "--name", t.name).run(ctx)
 	return strings.TrimSpace(out), err
+}
+
+// logs returns what a component wrote.
+func (t tool) logs(ctx context.Context, component string) (string, error) {
+	return t.command(nil, "logs", "--name", t.name, component).run(ctx)
 }
 
 // node runs a program in the node's namespaces, as an admin logged in there.

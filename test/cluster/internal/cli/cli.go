@@ -148,12 +148,20 @@ func (o *options) build() *cobra.Command {
 }
 
 func (o *options) up() *cobra.Command {
+	auditPolicy := ""
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the cluster and wait until its node is ready",
 		Args:  cobra.NoArgs,
 		RunE: o.rooted(func(ctx context.Context, c *cluster.Cluster, _ []string) error {
 			o.config.Name = o.name
+			if auditPolicy != "" {
+				content, err := os.ReadFile(auditPolicy)
+				if err != nil {
+					return fmt.Errorf("--audit-policy: %w", err)
+				}
+				o.config.AuditPolicy = string(content)
+			}
 			if err := o.config.Validate(); err != nil {
 				return err
 			}
@@ -172,6 +180,7 @@ func (o *options) up() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.config.FeatureGates, "feature-gates", "", "feature gates of all components, as A=true,B=false")
 	flags.StringVar(&o.config.RuntimeConfig, "runtime-config", "", "API groups and versions to turn on or off, as kube-apiserver takes them")
+	flags.StringVar(&auditPolicy, "audit-policy", "", "file with an audit policy; the API server then writes the log audit")
 	flags.StringVar(&o.config.NodeName, "node-name", "dgx-0", "name of the node")
 	flags.StringVar(&o.config.NodeLabels, "node-labels", "eks.amazonaws.com/compute-type=hybrid", "labels of the node, as a=b,c=d")
 	return cmd

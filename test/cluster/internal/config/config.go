@@ -23,6 +23,9 @@ type Config struct {
 	FeatureGates string `json:"featureGates,omitempty"`
 	// RuntimeConfig is the API server's --runtime-config.
 	RuntimeConfig string `json:"runtimeConfig,omitempty"`
+	// AuditPolicy is the content of the API server's audit policy. With one, it
+	// writes the log "audit".
+	AuditPolicy string `json:"auditPolicy,omitempty"`
 	// NodeName is the node's name and hostname.
 	NodeName string `json:"nodeName"`
 	// NodeLabels has the form a=b,c=d.
@@ -38,7 +41,8 @@ type Config struct {
 func (c *Config) SameRequest(o *Config) bool {
 	return c.Name == o.Name && c.KubernetesVersion == o.KubernetesVersion &&
 		c.FeatureGates == o.FeatureGates && c.RuntimeConfig == o.RuntimeConfig &&
-		c.NodeName == o.NodeName && c.NodeLabels == o.NodeLabels
+		c.NodeName == o.NodeName && c.NodeLabels == o.NodeLabels &&
+		c.AuditPolicy == o.AuditPolicy
 }
 
 // Validate names the first field that cannot work.

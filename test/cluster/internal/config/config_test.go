@@ -160,6 +160,27 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+func TestTheAPIServerAuditsWhereThereIsAPolicy(t *testing.T) {
+	c, s := example(), State{Dir: t.TempDir()}
+	audits := func() bool {
+		return slices.ContainsFunc(controlPlaneCommands(c, s)[1].Args, func(arg string) bool { return strings.HasPrefix(arg, "--audit-") })
+	}
+	if audits() {
+		t.Error("the API server audits without a policy")
+	}
+	c.AuditPolicy = "kind: Policy\n"
+	if err := WriteIdentities(c, s); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(s.auditPolicy())
+	if err != nil || string(got) != c.AuditPolicy || !audits() {
+		t.Errorf("audits: %v; policy: %q, %v", audits(), got, err)
+	}
+	if c.SameRequest(example()) {
+		t.Error("another audit policy is the same request")
+	}
+}
+
 func TestNetworkConfig(t *testing.T) {
 	content, err := networkConfig(example().Addresses().Pods, example().Addresses().PodGateway, false)
 	if err != nil {

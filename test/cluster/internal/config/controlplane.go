@@ -71,6 +71,7 @@ func controlPlaneCommands(c *Config, s State) []supervisor.Command {
 	if c.RuntimeConfig != "" {
 		commands[1].Args = append(commands[1].Args, "--runtime-config="+c.RuntimeConfig)
 	}
+	commands[1].Args = append(commands[1].Args, auditArgs(c, s)...)
 	for i := range commands {
 		if c.FeatureGates != "" && commands[i].Name != Etcd {
 			commands[i].Args = append(commands[i].Args, "--feature-gates="+c.FeatureGates)

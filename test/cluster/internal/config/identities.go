@@ -29,6 +29,9 @@ func WriteIdentities(c *Config, s State) error {
 	if err := os.MkdirAll(s.Path("etc"), 0o700); err != nil {
 		return fmt.Errorf("make the folder of the configuration: %w", err)
 	}
+	if err := writeAuditPolicy(c, s); err != nil {
+		return err
+	}
 	inside := fmt.Sprintf("https://%s:%d", a.ControlPlane, APIPort)
 	for _, component := range []string{ControllerManager, Scheduler, Kubelet} {
 		if err := authority.Kubeconfig(s.Path("etc", component+".kubeconfig"), c.Name, inside, component); err != nil {

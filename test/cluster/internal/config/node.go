@@ -256,5 +256,12 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
         BinaryName = "RUNC"
         SystemdCgroup = false
+    # Stands where NVIDIA's runtime is on machines with GPUs: for pods with such a
+    # RuntimeClass. It does what runc does.
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nvidia]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nvidia.options]
+        BinaryName = "RUNC"
+        SystemdCgroup = false
 `)
 }
