@@ -99,9 +99,11 @@ func takeOut(current *corev1.NodeSelector, r *saved) *corev1.NodeSelector {
 		term.MatchExpressions = slices.DeleteFunc(term.MatchExpressions, func(e corev1.NodeSelectorRequirement) bool {
 			return equality.Semantic.DeepEqual(e, ours)
 		})
-		if expressions > 0 && len(term.MatchExpressions) == 0 && len(term.MatchFields) == 0 {
-			// It said nothing else: an alternative that all nodes match.
-			return nil
+		if expressions > 0 && len(term.MatchExpressions) == 0 {
+			if term.MatchExpressions = nil; len(term.MatchFields) == 0 {
+				// It said nothing else: an alternative that all nodes match.
+				return nil
+			}
 		}
 		result.NodeSelectorTerms = append(result.NodeSelectorTerms, term)
 	}

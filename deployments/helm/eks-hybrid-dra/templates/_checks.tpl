@@ -6,6 +6,7 @@ the value, what is wrong and the way out.
 {{- include "eks-hybrid-dra.checks.driver" . -}}
 {{- include "eks-hybrid-dra.checks.classes" . -}}
 {{- include "eks-hybrid-dra.checks.registry" . -}}
+{{- include "eks-hybrid-dra.checks.hybrid" . -}}
 {{- include "eks-hybrid-dra.checks.namespace" . -}}
 {{- end -}}
 
