@@ -100,6 +100,10 @@ func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("namespace", o.namespace))
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
 	defer cancel()
+	lease, plans := name, gangplan.Label
+	if o.controller == "" { // nothing to remove, and no permission for it
+		lease, plans = "", ""
+	}
 	err = uninstall.Run(ctx, uninstall.Options{
 		Client:          client,
 		DriverName:      o.driverName,
@@ -107,8 +111,8 @@ func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error
 		Plugin:          o.plugin,
 		PluginContainer: o.pluginContainer,
 		Controller:      o.controller,
-		Lease:           name,
-		PlanLabel:       gangplan.Label,
+		Lease:           lease,
+		PlanLabel:       plans,
 		RegistryTrust:   o.registryTrust, RegistryTrustContainer: o.registryTrustContainer,
 		SkipUnreachableNodes: o.skipUnreachableNodes,
 	})
