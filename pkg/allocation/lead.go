@@ -3,9 +3,13 @@ package allocation
 import (
 	"context"
 	"fmt"
+	"math"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
@@ -15,6 +19,9 @@ import (
 
 // listPage is how many claims a new leader reads at a time.
 const listPage = 500
+
+// firstRead is the first pause after the API server could not be read.
+const firstRead = 500 * time.Millisecond
 
 // lead is what happens when this controller becomes the leader: it makes sure
 // that it knows all that its predecessor wrote before it chooses anything.
@@ -36,20 +43,18 @@ func (l *lead) WaitForSync(ctx context.Context) error {
 	if !toolscache.WaitForCacheSync(ctx.Done(), l.feed.handled...) {
 		return fmt.Errorf("wait for what the cluster has: %w", context.Cause(ctx))
 	}
-	if err := l.catchUp(ctx); err != nil {
+	// The API server may be in trouble for longer than one request. To end here
+	// would only make somebody else ask it the same.
+	if err := untilRead(ctx, l.catchUp); err != nil {
 		return err
 	}
-	plans, unreadable, err := l.plans.List(ctx)
+	var plans []gangplan.Plan
+	err := untilRead(ctx, func(ctx context.Context) (err error) {
+		plans, err = l.readPlans(ctx)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	for _, u := range unreadable {
-		// What it has begun is found in the claims: a gang that is allocated in
-		// part is completed or freed like one that has lost a member.
-		logger.Error(u.Err, "Removing a gang's plan that cannot be read", "configMap", klog.KRef(u.Namespace, u.Name))
-		if err := l.plans.Discard(ctx, u); err != nil {
-			return err
-		}
 	}
 	for i := range plans {
 		l.adopt(logger, &plans[i])
@@ -60,6 +65,46 @@ func (l *lead) WaitForSync(ctx context.Context) error {
 	}
 	logger.Info("Allocating claims", "claims", len(all), "plansOfGangs", len(plans))
 	return nil
+}
+
+// untilRead tries again with growing pauses until it works. It fails only when
+// ctx is done.
+func untilRead(ctx context.Context, read func(context.Context) error) error {
+	pauses := wait.Backoff{Duration: firstRead, Factor: 2, Jitter: jitter, Steps: math.MaxInt32, Cap: longestRetry}
+	for {
+		err := read(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		klog.FromContext(ctx).Error(err, "Cannot begin to allocate claims yet, trying again")
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pauses.Step()):
+		}
+	}
+}
+
+// readPlans reads the plans that a predecessor has left, and removes those that
+// cannot be read: written by another release, or not by us. What such a plan has
+// begun is found in the claims: a gang that is allocated in part is completed or
+// freed like one that has lost a member.
+func (l *lead) readPlans(ctx context.Context) ([]gangplan.Plan, error) {
+	plans, unreadable, err := l.plans.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range unreadable {
+		logger := klog.LoggerWithValues(klog.FromContext(ctx), "configMap", klog.KObj(u.ConfigMap))
+		logger.Error(u.Err, "Removing a gang's plan that cannot be read; its claims are allocated or freed as they are found")
+		l.Events.Eventf(u.ConfigMap, corev1.EventTypeWarning, string(ReasonPlanUnreadable),
+			"The plan of a gang cannot be read and is removed; what claims of the gang have is completed, or taken back: %v", u.Err)
+		if err := l.plans.Discard(ctx, u); err != nil {
+			// It is in nobody's way: a new plan of the gang takes its place.
+			logger.Error(err, "An unreadable plan is left")
+		}
+	}
+	return plans, nil
 }
 
 // catchUp returns when the watch has told of every claim as it is in the API

@@ -1,6 +1,6 @@
 package allocation
 
-// Reason is that of an event on a claim.
+// Reason is that of an event, on a claim where nothing else is said.
 type Reason string
 
 // The reasons of events. What they mean to users is in docs/managed-classes.md.
@@ -27,4 +27,6 @@ const (
 	ReasonGangTimedOut Reason = "GangTimedOut"
 	// ReasonGangUndone: the gang could not be completed; all members wait again.
 	ReasonGangUndone Reason = "GangUndone"
+	// ReasonPlanUnreadable is on the ConfigMap of a gang's plan.
+	ReasonPlanUnreadable Reason = "PlanUnreadable"
 )

@@ -96,33 +96,3 @@ func TestALostAnswer(t *testing.T) {
 		})
 	}
 }
-
-// Two controllers that both believe to lead, for as long as a lease may overlap
-// and longer. What they give twice they take back while nobody uses it.
-func TestTwoLeadersAtOnce(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, 6)
-	s.start(settings{})
-	s.start(settings{})
-	for i := range 16 {
-		s.claim(fmt.Sprint("c-", i), 2, nil)
-	}
-	s.gang("train", 4, 0, 4, 4)
-	s.eventually("all claims have devices, and none has another's", func() (bool, string) {
-		holder, allocated, twice := map[string]string{}, 0, ""
-		for _, claim := range s.list() {
-			if claim.Status.Allocation == nil {
-				continue
-			}
-			allocated++
-			for _, result := range claim.Status.Allocation.Devices.Results {
-				device := result.Pool + "/" + result.Device
-				if holder[device] != "" {
-					twice = device
-				}
-				holder[device] = claim.Name
-			}
-		}
-		return allocated == 20 && twice == "", fmt.Sprint(allocated, " allocated, given twice: ", twice)
-	})
-}

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func quantity(text string) resource.Quantity { return resource.MustParse(text) }
@@ -109,9 +110,52 @@ func TestAGangStaysWithinOneValueOfALabel(t *testing.T) {
 			t.Errorf("claim %s is on %s, which is not in half a", claim.Name, nodeOf(&claim))
 		}
 	}
-	// A member that is replaced goes where the others are.
 	s.gang("wide", 3, 0, 3, 8)
 	s.event("wide-0", "GangTimedOut", "find no place together")
+}
+
+// A pod of a gang that runs ends, and whoever owns it makes another one with
+// another claim. There is room on the other half, too.
+func TestAMemberThatIsReplacedStaysAtTheSite(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 5) // three of one half, two of the other
+	s.start(settings{topology: "half"})
+	s.gang("train", 3, 0, 3, 8)
+	s.allAllocated(3)
+	for i := range 3 {
+		s.pod(fmt.Sprint("p-", i), nil, fmt.Sprint("train-", i))
+		s.bound(fmt.Sprint("p-", i))
+	}
+	lost := s.bound("p-1")
+	cordon := []byte(`{"spec":{"unschedulable":true}}`)
+	if _, err := cluster.Client.CoreV1().Nodes().Patch(s.ctx, lost, types.StrategicMergePatchType, cordon, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.deletePod("p-1")
+	s.deleteClaim("train-1")
+	s.gang("train", 3, 1, 2, 8)
+	s.pod("p-1", nil, "train-1")
+	s.event("train-1", "GangTimedOut", "find no place together")
+	if claim := s.get("train-1"); claim.Status.Allocation != nil {
+		t.Errorf("the new claim is on %s, at another site than the others", nodeOf(claim))
+	}
+	var spare string
+	for range 2 { // one of each half
+		name := fmt.Sprintf("%s-%02d", s.name, len(s.nodes))
+		s.nodes = append(s.nodes, name)
+		s.node(name)
+		s.publish(name, managed, 1)
+		if len(s.nodes)%2 == 1 {
+			spare = name
+		}
+	}
+	if got := nodeOf(s.allocated("train-1")); got != spare {
+		t.Errorf("the new claim is on %s, want %s", got, spare)
+	}
+	if got := s.bound("p-1"); got != spare {
+		t.Errorf("the new pod is on %s, want %s", got, spare)
+	}
+	s.noneTwice()
 }
 
 func TestAGangThatLosesAMemberGivesAllBack(t *testing.T) {

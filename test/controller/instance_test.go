@@ -40,7 +40,9 @@ type instance struct {
 
 // settings are what a test wants of its controller.
 type settings struct {
-	faults   *faults
+	faults *faults
+	// way, if not nil, is the way of the requests to the API server.
+	way      func(next http.RoundTripper) http.RoundTripper
 	unused   time.Duration
 	gangs    time.Duration
 	topology string
@@ -58,6 +60,9 @@ func (s *site) start(set settings) *instance {
 	config.QPS = -1
 	if set.faults != nil {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &faulty{next: next, faults: set.faults} })
+	}
+	if set.way != nil {
+		config.Wrap(set.way)
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: clientgoscheme.Scheme, Cache: allocation.CacheOptions(), Logger: logger,

@@ -19,7 +19,8 @@ import (
 const Label = "eks-hybrid-dra/gang-plan"
 
 // version of what is in the ConfigMap. A plan of another version is not
-// understood.
+// understood; fields that a later release adds do not change it, and are
+// ignored.
 const version = 1
 
 // dataKey is where a ConfigMap has the plan: compressed, since a gang may have
@@ -94,5 +95,21 @@ func decode(object *corev1.ConfigMap) (Plan, error) {
 	if name(f.Gang) != object.Name {
 		return Plan{}, fmt.Errorf("field binaryData[%s]: it is of gang %s, whose plan is in ConfigMap %s", dataKey, f.Gang, name(f.Gang))
 	}
+	if err := f.check(); err != nil {
+		return Plan{}, fmt.Errorf("field binaryData[%s]: %w", dataKey, err)
+	}
 	return f.Plan, nil
+}
+
+// check tells what a plan lacks without which it cannot be carried out.
+func (p *Plan) check() error {
+	if p.Gang.Namespace == "" || p.Gang.Name == "" || len(p.Members) == 0 {
+		return fmt.Errorf("gang %q of %d claims: want a namespace, a name and at least one claim", p.Gang, len(p.Members))
+	}
+	for i, m := range p.Members {
+		if m.Name == "" || m.UID == "" || m.Node == "" || len(m.Allocation.Devices.Results) == 0 {
+			return fmt.Errorf("members[%d]: claim %q with UID %q on node %q has %d devices: want all of them", i, m.Name, m.UID, m.Node, len(m.Allocation.Devices.Results))
+		}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,8 +24,9 @@ func NewStore(client kubernetes.Interface, namespace string) *Store {
 
 // Unreadable is a plan that is of no use.
 type Unreadable struct {
-	Namespace, Name string
-	Err             error
+	// ConfigMap is where it was, without its content.
+	ConfigMap *corev1.ConfigMap
+	Err       error
 }
 
 // List returns all plans, as the API has them now. Those that cannot be read
@@ -40,7 +42,7 @@ func (s *Store) List(ctx context.Context) ([]Plan, []Unreadable, error) {
 		object := &objects.Items[i]
 		plan, err := decode(object)
 		if err != nil {
-			unreadable = append(unreadable, Unreadable{Namespace: s.namespace, Name: object.Name, Err: err})
+			unreadable = append(unreadable, Unreadable{ConfigMap: &corev1.ConfigMap{ObjectMeta: object.ObjectMeta}, Err: err})
 			continue
 		}
 		plans = append(plans, plan)
@@ -76,9 +78,11 @@ func (s *Store) Delete(ctx context.Context, gang types.NamespacedName) error {
 
 // Discard removes a plan that cannot be read.
 func (s *Store) Discard(ctx context.Context, u Unreadable) error {
-	err := s.client.CoreV1().ConfigMaps(u.Namespace).Delete(ctx, u.Name, metav1.DeleteOptions{})
+	// What is there now may be another one.
+	only := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &u.ConfigMap.UID}}
+	err := s.client.CoreV1().ConfigMaps(s.namespace).Delete(ctx, u.ConfigMap.Name, only)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("remove the unreadable plan in ConfigMap %s/%s: %w", u.Namespace, u.Name, err)
+		return fmt.Errorf("remove the unreadable plan in ConfigMap %s/%s: %w", s.namespace, u.ConfigMap.Name, err)
 	}
 	return nil
 }

@@ -1,13 +1,15 @@
 package gangplan
 
 import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 )
@@ -57,34 +59,90 @@ func TestAPlanIsFoundUntilItIsDeleted(t *testing.T) {
 	}
 }
 
+// configMap has what somebody else wrote as the plan of gang team/train.
+func configMap(t *testing.T, content string) *corev1.ConfigMap {
+	t.Helper()
+	object, err := encode(home, plan("train", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	compressed := gzip.NewWriter(&data)
+	if _, err := compressed.Write([]byte(content)); err != nil {
+		t.Fatal(err)
+	}
+	if err := compressed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	object.BinaryData[dataKey] = data.Bytes()
+	return object
+}
+
+func TestAPlanOfALaterRelease(t *testing.T) {
+	const content = `{"version": 1, "gang": {"Namespace": "team", "Name": "train"}, "fabric": "b",
+		"members": [{"name": "c", "uid": "u", "node": "n", "rank": 3, "allocation": {"devices": {"results": [{"request": "gpus", "driver": "d", "pool": "p", "device": "gpu-0", "slot": 1}]}}}]}`
+	plans, unreadable, err := NewStore(fake.NewClientset(configMap(t, content)), home).List(t.Context())
+	if err != nil || len(unreadable) > 0 {
+		t.Fatal(unreadable, err)
+	}
+	if len(plans) != 1 || len(plans[0].Members) != 1 || plans[0].Members[0].Allocation.Devices.Results[0].Device != "gpu-0" {
+		t.Errorf("plans: %v", plans)
+	}
+}
+
 func TestAPlanThatCannotBeReadIsTold(t *testing.T) {
-	good, err := encode(home, plan("train", 1))
-	if err != nil {
-		t.Fatal(err)
+	const member = `{"name": "c", "uid": "u", "node": "n", "allocation": {"devices": {"results": [{"request": "gpus", "driver": "d", "pool": "p", "device": "gpu-0"}]}}}`
+	head := func(version int) string {
+		return fmt.Sprintf(`{"version": %d, "gang": {"Namespace": "team", "Name": "train"}, "members": `, version)
 	}
-	foreign := good.DeepCopy()
-	foreign.Name = "another"
-	broken := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: "broken", Labels: map[string]string{Label: "true"}},
-		BinaryData: map[string][]byte{dataKey: []byte("{")},
-	}
-	store := NewStore(fake.NewClientset(good, foreign, broken), home)
-	plans, unreadable, err := store.List(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(plans) != 1 || len(unreadable) != 2 {
-		t.Fatalf("%d plans and %d unreadable ones, want 1 and 2", len(plans), len(unreadable))
-	}
-	for _, u := range unreadable {
-		if !strings.Contains(u.Err.Error(), dataKey) {
-			t.Errorf("%s: %v does not name the field", u.Name, u.Err)
-		}
-		if err := store.Discard(t.Context(), u); err != nil {
-			t.Error(err)
-		}
-	}
-	if _, unreadable, _ := store.List(t.Context()); len(unreadable) != 0 {
-		t.Errorf("%d unreadable plans are left", len(unreadable))
+	good := configMap(t, head(1)+"["+member+"]}")
+	named := good.DeepCopy()
+	named.Name = "another"
+	raw := good.DeepCopy()
+	raw.BinaryData[dataKey] = []byte("{")
+	empty := good.DeepCopy()
+	empty.BinaryData = nil
+	for name, test := range map[string]struct {
+		object *corev1.ConfigMap
+		want   string
+	}{
+		"good":                        {good, ""},
+		"of another gang":             {named, "it is of gang team/train"},
+		"not compressed":              {raw, "unexpected EOF"},
+		"empty":                       {empty, "EOF"},
+		"cut off":                     {configMap(t, head(1)+"["+member), "unexpected EOF"},
+		"no JSON":                     {configMap(t, "members: []"), "invalid character"},
+		"another type":                {configMap(t, head(1)+`"all"}`), "cannot unmarshal string"},
+		"a later version":             {configMap(t, head(2)+"["+member+"]}"), "version 2, this controller knows version 1"},
+		"no version":                  {configMap(t, `{"gang": {"Namespace": "team", "Name": "train"}}`), "version 0"},
+		"no claims":                   {configMap(t, head(1)+"[]}"), "at least one claim"},
+		"a claim without devices":     {configMap(t, head(1)+`[`+member+`, {"name": "d", "uid": "u", "node": "n"}]}`), `members[1]: claim "d"`},
+		"a claim whose UID is not in": {configMap(t, head(1)+`[`+strings.Replace(member, `"uid": "u", `, "", 1)+`]}`), `UID ""`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := NewStore(fake.NewClientset(test.object), home)
+			plans, unreadable, err := store.List(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.want == "" {
+				if len(plans) != 1 {
+					t.Errorf("%d plans, unreadable: %v", len(plans), unreadable)
+				}
+				return
+			}
+			if len(plans) != 0 || len(unreadable) != 1 {
+				t.Fatalf("%d plans and %d unreadable ones", len(plans), len(unreadable))
+			}
+			if text := unreadable[0].Err.Error(); !strings.Contains(text, dataKey) || !strings.Contains(text, test.want) {
+				t.Errorf("%s, want something of the field %s and %q", text, dataKey, test.want)
+			}
+			if err := store.Discard(t.Context(), unreadable[0]); err != nil {
+				t.Error(err)
+			}
+			if _, unreadable, _ := store.List(t.Context()); len(unreadable) != 0 {
+				t.Error("the unreadable plan is left")
+			}
+		})
 	}
 }
