@@ -100,11 +100,11 @@ func (o *options) removeAll(ctx context.Context, registry *prometheus.Registry, 
 func (o *options) emptyNode(ctx context.Context, registry *prometheus.Registry, p *progress) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	d, err := o.driver(ctx, registry, true)
+	a, err := o.agent(ctx, registry, true)
 	if err != nil {
 		return err
 	}
-	p.set(d, false)
+	p.set(a.Driver, false)
 	var (
 		wg     sync.WaitGroup
 		runErr error
@@ -112,9 +112,9 @@ func (o *options) emptyNode(ctx context.Context, registry *prometheus.Registry, 
 	// Whichever ends first ends the other.
 	wg.Go(func() {
 		defer cancel()
-		runErr = d.Run(ctx)
+		runErr = a.Run(ctx)
 	})
-	err = d.Emptied(ctx)
+	err = a.Emptied(ctx)
 	cancel()
 	wg.Wait()
 	p.set(nil, false)

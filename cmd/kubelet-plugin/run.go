@@ -31,16 +31,16 @@ const cdiHook = "nvidia-cdi-hook"
 
 func run(ctx context.Context, o *options) error {
 	registry := prometheus.NewRegistry()
-	d, err := o.driver(ctx, registry, false)
+	a, err := o.agent(ctx, registry, false)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, o.httpAddress, registry, d)
+	return serve(ctx, o.httpAddress, registry, a)
 }
 
-// driver returns the driver of this node. Removing says that it is to be taken
-// off the node.
-func (o *options) driver(ctx context.Context, registry *prometheus.Registry, removing bool) (*driver.Driver, error) {
+// agent returns what serves this node. Removing says that it is to be taken off
+// the node.
+func (o *options) agent(ctx context.Context, registry *prometheus.Registry, removing bool) (*agent, error) {
 	klog.FromContext(ctx).Info("Starting", "version", version.Get().GitVersion, "simulate", o.simulate, "removing", removing)
 	n, err := o.node()
 	if err != nil {
@@ -62,7 +62,11 @@ func (o *options) driver(ctx context.Context, registry *prometheus.Registry, rem
 	if err != nil {
 		return nil, err
 	}
-	return driver.New(ctx, driver.Options{
+	resources, err := o.resources(ctx, n, config.DevicePlugin, families, registry, removing)
+	if err != nil {
+		return nil, err
+	}
+	d, err := driver.New(ctx, driver.Options{
 		DriverName:   o.driverName,
 		NodeName:     o.nodeName,
 		PodUID:       types.UID(o.podUID),
@@ -75,17 +79,22 @@ func (o *options) driver(ctx context.Context, registry *prometheus.Registry, rem
 		Families:     families,
 		Pairs:        joined,
 		Managed:      config.Managed,
+		Reserve:      resources,
 		SetIBHCA:     config.NCCL.SetIBHCA,
 		Metrics:      metrics,
 		AttachHook:   o.attachHookPath(),
 		AttachWait:   o.attachWait,
 		Removing:     removing,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &agent{Driver: d, resources: resources}, nil
 }
 
-// serve runs the driver and its HTTP endpoints; when one ends, so does the
+// serve runs the agent and its HTTP endpoints; when one ends, so does the
 // other.
-func serve(ctx context.Context, address string, registry *prometheus.Registry, d *driver.Driver) error {
+func serve(ctx context.Context, address string, registry *prometheus.Registry, a *agent) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -99,10 +108,10 @@ func serve(ctx context.Context, address string, registry *prometheus.Registry, d
 		}
 		wg.Go(func() {
 			defer cancel()
-			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, d.Healthy, d.Ready))
+			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, a.Healthy, a.Ready))
 		})
 	}
-	err := d.Run(ctx)
+	err := a.Run(ctx)
 	cancel()
 	wg.Wait()
 	return errors.Join(err, httpErr)

@@ -65,6 +65,8 @@ type Options struct {
 	Pairs *pairs.Options
 	// Managed says which devices the controller gives to claims.
 	Managed v1alpha1.ManagedConfig
+	// Reserve keeps devices from claims. Nil means none.
+	Reserve Reserve
 	// SetIBHCA tells NCCL in containers which RDMA devices to use.
 	SetIBHCA bool
 	Metrics  *Metrics
@@ -136,6 +138,9 @@ type Driver struct {
 // before [Driver.Run].
 func New(ctx context.Context, options Options) (*Driver, error) {
 	options.setTimes()
+	if options.Reserve == nil {
+		options.Reserve = noReserve{}
+	}
 	if err := checkAttachHook(options); err != nil {
 		return nil, err
 	}
@@ -168,7 +173,7 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		rejoin:    newSignal(),
 		republish: newSignal(),
 	}
-	inv.pairs, inv.held = options.Pairs, d.heldThings
+	inv.pairs, inv.held, inv.tell = options.Pairs, d.heldThings, options.Reserve.Found
 	if options.Pairs != nil {
 		d.ruled.rules = taintrules.New(options.KubeClient, options.DriverName, d.pool)
 	}
@@ -275,6 +280,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	wg.Go(func() { giveMemoryBack(ctx, d.used) })
 	wg.Go(func() { d.handovers.labels.follow(ctx, d.republish.send) })
 	wg.Go(func() { d.ruled.follow(ctx, d.republish.send) })
+	wg.Go(func() { d.options.Reserve.Watch(ctx, d.republish.send) })
 	if err := d.publishOnChange(ctx, helper, changed, registered); err != nil && stop.Err() == nil {
 		return err
 	}
@@ -336,6 +342,7 @@ func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) (tim
 		return 0, nil
 	}
 	content := d.inventory.pool()
+	content.devices = d.offered(content.devices)
 	wanted, err := d.wantedAllocators(ctx, content)
 	if err != nil {
 		d.status.failed(err)

@@ -39,6 +39,8 @@ type inventory struct {
 	metrics  *Metrics
 	// pairs makes composites; nil for none.
 	pairs *pairs.Options
+	// tell is told what families have found, before anything of it is published.
+	tell func(ctx context.Context, family string, found device.Inventory, err error)
 	// held returns what claims have.
 	held func() (map[string]pairs.Holder, error)
 
@@ -67,6 +69,7 @@ func newInventory(families []Family, metrics *Metrics) (*inventory, error) {
 	return &inventory{
 		families: families, metrics: metrics, looked: make(chan struct{}),
 		held: func() (map[string]pairs.Holder, error) { return nil, nil },
+		tell: noReserve{}.Found,
 	}, nil
 }
 
@@ -84,6 +87,7 @@ func (i *inventory) refresh(ctx context.Context) error {
 	for n, f := range i.families {
 		inv, err := f.Devices(ctx)
 		inv = names.check(inv)
+		i.tell(ctx, f.Name(), inv, err)
 		found[n] = discovery{family: f, inventory: inv, err: err}
 		for _, fault := range inv.Faults {
 			logger.Error(fault.Err, "A device cannot be used and is not published", "family", f.Name(), "device", fault.Subject, "reason", fault.Reason)

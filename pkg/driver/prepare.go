@@ -254,7 +254,11 @@ func (d *Driver) take(ctx context.Context, thing string, s *step, pods []types.U
 		return err
 	}
 	if holder != nil {
-		return &busyError{device: s.grant.Device, holder: holder.Claim}
+		busy := &busyError{device: s.grant.Device, holder: holder.Claim}
+		if holder.DevicePlugin != nil {
+			busy.other = holder.Holder()
+		}
+		return busy
 	}
 	undo.took(thing, had)
 	return faultpoint.At(faultpoint.PrepareTaken)

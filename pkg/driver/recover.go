@@ -238,7 +238,9 @@ func (d *Driver) knownClaims() ([]device.Claim, error) {
 		return nil, err
 	}
 	for _, h := range holdings {
-		byUID[h.Claim.UID] = h.Claim
+		if h.DevicePlugin == nil {
+			byUID[h.Claim.UID] = h.Claim
+		}
 	}
 	uids, err := d.store.Claims()
 	if err != nil {

@@ -89,6 +89,21 @@ func (r *removal) set(err error) {
 	r.inTheWay = err
 }
 
+// nothingReserved returns an error that names a device that pods have as an
+// extended resource.
+func (d *Driver) nothingReserved() error {
+	holdings, _, err := d.store.Holdings()
+	if err != nil {
+		return err
+	}
+	for _, h := range holdings {
+		if h.DevicePlugin != nil {
+			return fmt.Errorf("device %q is held by %s: delete the pods that use it", h.Device.Device, h.Holder())
+		}
+	}
+	return nil
+}
+
 // whatIsLeft returns an error that names the claims that have something on the
 // node, or the slices that the API still has.
 func (d *Driver) whatIsLeft(ctx context.Context) error {
@@ -103,6 +118,9 @@ func (d *Driver) whatIsLeft(ctx context.Context) error {
 		}
 		slices.Sort(names)
 		return fmt.Errorf("claims are still prepared on this node: %s: delete the pods that use them", strings.Join(names, ", "))
+	}
+	if err := d.nothingReserved(); err != nil {
+		return err
 	}
 	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
 		FieldSelector: fields.SelectorFromSet(fields.Set{

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,14 +26,27 @@ const (
 	abandonedPoll = 2 * time.Second
 )
 
-// busyError says that another claim has a thing that is needed.
+// busyError says that another claim has a thing that is needed, or somebody else.
 type busyError struct {
 	device string
 	holder device.Claim
+	// other is who has it where that is no claim.
+	other string
 }
 
 func (e *busyError) Error() string {
+	if e.other != "" {
+		return fmt.Sprintf("device %q is held by %s", e.device, e.other)
+	}
 	return fmt.Sprintf("device %q is still prepared for claim %s", e.device, e.holder)
+}
+
+// suspicion is what would be odd about a device that is not released.
+func (e *busyError) suspicion() string {
+	if e.other != "" {
+		return "no pod has it as an extended resource and it is still not given back"
+	}
+	return "that claim's pod is gone and the claim was not unprepared"
 }
 
 // prepareWhenFree waits for devices that another claim has not given back yet:
@@ -60,7 +74,7 @@ func (d *Driver) prepareWhenFree(ctx context.Context, a *allocation) (*claimstor
 			return record, err
 		}
 		if watch == nil {
-			klog.FromContext(ctx).Info("Waiting for a device's release", "device", busy.device, "holder", busy.holder)
+			klog.FromContext(ctx).Info("Waiting for a device's release", "device", busy.device, "holder", cmp.Or(busy.other, busy.holder.String()))
 			watch = d.watchHolders(ctx, busy)
 			// Before the return, and so before the call counts as ended.
 			defer func() {
@@ -71,7 +85,7 @@ func (d *Driver) prepareWhenFree(ctx context.Context, a *allocation) (*claimstor
 		watch.look(busy)
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: waited for its release, and kubelet will try again: if that claim's pod is gone, see the plugin's log for why the claim was not unprepared", err)
+			return nil, fmt.Errorf("%w: waited for its release, and kubelet will try again: if %s, see the plugin's log for why", err, busy.suspicion())
 		case <-freed:
 		case <-time.After(releasePoll):
 		}
@@ -92,8 +106,10 @@ func (d *Driver) watchHolders(ctx context.Context, busy *busyError) *holderWatch
 	go func() {
 		defer close(w.done)
 		for {
-			if _, err := d.releaseIfAbandoned(ctx, busy.holder); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "Cannot tell whether the holder is abandoned", "device", busy.device, "holder", busy.holder)
+			if busy.other == "" {
+				if _, err := d.releaseIfAbandoned(ctx, busy.holder); err != nil && ctx.Err() == nil {
+					klog.FromContext(ctx).Error(err, "Cannot tell whether the holder is abandoned", "device", busy.device, "holder", busy.holder)
+				}
 			}
 			select {
 			case <-ctx.Done():

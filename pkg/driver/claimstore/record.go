@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
+	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -73,8 +75,43 @@ type Holding struct {
 	// is not taken from a pod that still runs.
 	Pods   []types.UID `json:"pods,omitempty"`
 	Device Device      `json:"device"`
+	// DevicePlugin is set where no claim has the thing, but pods get it as an
+	// extended resource. Claim then stands for the device alone, and Pods are
+	// those that were seen to use it.
+	DevicePlugin *DevicePlugin `json:"devicePlugin,omitempty"`
 
 	unknown map[string]json.RawMessage
+}
+
+// DevicePlugin is how pods get a device as an extended resource.
+type DevicePlugin struct {
+	// ID is the device's in kubelet.
+	ID   string      `json:"id"`
+	Kind device.Kind `json:"kind"`
+	// Resource is what kubelet was asked to give it as, such as nvidia.com/gpu;
+	// empty as long as it was not.
+	Resource string `json:"resource,omitempty"`
+	// AllocatedAt is when kubelet last gave the device to a container, in the boot
+	// of BootID. Nil if it was never seen to.
+	AllocatedAt *time.Time `json:"allocatedAt,omitempty"`
+	BootID      string     `json:"bootID,omitempty"`
+	// Users are the pods, namespace/name, that had it when kubelet was last
+	// asked.
+	Users []string `json:"users,omitempty"`
+}
+
+// Holder says in a person's words who has the thing.
+func (h Holding) Holder() string {
+	switch p := h.DevicePlugin; {
+	case p == nil:
+		return "claim " + h.Claim.String()
+	case len(p.Users) > 0:
+		return "pod " + strings.Join(p.Users, " and pod ") + ", which has it as an extended resource by the device plugin API"
+	case p.Resource != "":
+		return "the device plugin API, which serves it as " + p.Resource
+	default:
+		return "the device plugin API"
+	}
 }
 
 // The plain types have the fields without the methods below.

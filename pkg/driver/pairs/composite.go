@@ -12,9 +12,9 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
-// attributeVFAddress is the PCI address of a composite's VF. That of the GPU has
+// AttributeVFAddress is the PCI address of a composite's VF. That of the GPU has
 // the standard name.
-const attributeVFAddress resourceapi.QualifiedName = "vfPCIBusID"
+const AttributeVFAddress resourceapi.QualifiedName = "vfPCIBusID"
 
 // counterVF counts the VF of a pair in the set of its GPU.
 const counterVF = "vf"
@@ -59,7 +59,7 @@ func attributes(gpu, vf device.Device, p *Pair) map[resourceapi.QualifiedName]re
 	all[device.AttributeType] = resourceapi.DeviceAttribute{StringValue: ptr.To(string(device.KindGPUVF))}
 	all[device.AttributeAlignment] = resourceapi.DeviceAttribute{StringValue: ptr.To(p.Relation.String())}
 	if address, ok := vf.Attributes[deviceattribute.StandardDeviceAttributePCIBusID]; ok {
-		all[attributeVFAddress] = address
+		all[AttributeVFAddress] = address
 	}
 	standard := []resourceapi.QualifiedName{
 		deviceattribute.StandardDeviceAttributePCIBusID, deviceattribute.StandardDeviceAttributePCIeRoot, deviceattribute.StandardDeviceAttributeNUMANode,

@@ -1,0 +1,440 @@
+package deviceplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/dynamic-resource-allocation/deviceattribute"
+	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+	"k8s.io/utils/ptr"
+	cdispec "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+)
+
+const (
+	testDriver = "eks-hybrid-dra"
+	testBoot   = "boot-1"
+	gpuName    = "nvidia.com/gpu"
+)
+
+// fakeFamily is hardware that is not there.
+type fakeFamily struct {
+	mu       sync.Mutex
+	name     string
+	fail     map[string]error
+	prepared map[string]bool // by device, whether it may be changed
+	released []string
+}
+
+func (f *fakeFamily) Name() string { return f.name }
+
+func (f *fakeFamily) NewConfig() runtime.Object { return v1alpha1.DefaultGpuConfig() }
+
+func (f *fakeFamily) Prepare(_ context.Context, g device.Grant) (device.Edits, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fail[g.Device]; err != nil {
+		return device.Edits{}, err
+	}
+	f.prepared[g.Device] = !g.AdminAccess
+	return device.Edits{
+		Common: &cdispec.ContainerEdits{
+			Env:    []string{"NVIDIA_VISIBLE_DEVICES=void"},
+			Mounts: []*cdispec.Mount{{HostPath: "/usr/bin/nvidia-smi", ContainerPath: "/usr/bin/nvidia-smi", Options: []string{"ro", "bind"}}},
+		},
+		Device: &cdispec.ContainerEdits{DeviceNodes: []*cdispec.DeviceNode{{Path: "/dev/" + g.Device}}},
+	}, nil
+}
+
+func (f *fakeFamily) Release(_ context.Context, g device.Grant) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.released = append(f.released, g.Device)
+	return nil
+}
+
+func (f *fakeFamily) spoil(name string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail[name] = err
+}
+
+func address(n int) string { return fmt.Sprintf("0000:%02x:00.0", n) }
+
+func uuid(n int) string { return fmt.Sprint("GPU-", n) }
+
+// gpus are GPUs with these numbers, four on each NUMA node.
+func gpus(numbers ...int) device.Inventory {
+	var found device.Inventory
+	for _, n := range numbers {
+		found.Devices = append(found.Devices, device.Device{
+			Name: fmt.Sprint("gpu-", n), Kind: device.KindGPU, Occupies: []string{device.PCIThing(address(n))},
+			Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
+				"uuid": {StringValue: ptr.To(uuid(n))},
+				deviceattribute.StandardDeviceAttributeNUMANode: {IntValue: ptr.To(int64(n / 4))},
+			},
+		})
+	}
+	return found
+}
+
+// fakeKubelet is kubelet as far as a device plugin sees it.
+type fakeKubelet struct {
+	api.UnimplementedRegistrationServer
+	t   *testing.T
+	dir string
+
+	mu         sync.Mutex
+	silent     error
+	uses       map[string]kubelet.Use
+	registered []*api.RegisterRequest
+	// devices are what was told by ListAndWatch last, by resource.
+	devices map[string]map[string]string
+	// forgets makes kubelet say that it has nothing to give.
+	forgets bool
+	server  *grpc.Server
+	conns   []*grpc.ClientConn
+}
+
+func (k *fakeKubelet) Uses(context.Context) (map[string]kubelet.Use, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.uses), k.silent
+}
+
+func (k *fakeKubelet) Allocatable(context.Context) (map[string][]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids := map[string][]string{}
+	for resource, devices := range k.devices {
+		for id, health := range devices {
+			if health == api.Healthy && !k.forgets {
+				ids[resource] = append(ids[resource], id)
+			}
+		}
+	}
+	return ids, nil
+}
+
+func (k *fakeKubelet) use(id string, use kubelet.Use) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.uses = maps.Clone(k.uses)
+	if k.uses == nil {
+		k.uses = map[string]kubelet.Use{}
+	}
+	k.uses[id] = use
+	if len(use.Pods) == 0 {
+		delete(k.uses, id)
+	}
+}
+
+func (k *fakeKubelet) beSilent(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.silent = err
+}
+
+// start is kubelet's start: it removes all sockets and makes its own.
+func (k *fakeKubelet) start() {
+	k.t.Helper()
+	sockets, err := filepath.Glob(filepath.Join(k.dir, "*.sock"))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	for _, path := range sockets {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			k.t.Fatal(err)
+		}
+	}
+	listener, err := (&net.ListenConfig{}).Listen(k.t.Context(), "unix", filepath.Join(k.dir, kubeletSocket))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	api.RegisterRegistrationServer(server, k)
+	k.mu.Lock()
+	k.server, k.devices = server, map[string]map[string]string{}
+	k.mu.Unlock()
+	go func() { _ = server.Serve(listener) }()
+}
+
+func (k *fakeKubelet) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.server != nil {
+		k.server.Stop()
+	}
+	for _, conn := range k.conns {
+		_ = conn.Close()
+	}
+	k.server, k.conns = nil, nil
+}
+
+// Register calls back, as kubelet does.
+func (k *fakeKubelet) Register(_ context.Context, request *api.RegisterRequest) (*api.Empty, error) {
+	conn, err := grpc.NewClient("unix://"+filepath.Join(k.dir, request.GetEndpoint()), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	stream, err := api.NewDevicePluginClient(conn).ListAndWatch(context.Background(), &api.Empty{})
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	k.registered = append(k.registered, request)
+	k.conns = append(k.conns, conn)
+	k.mu.Unlock()
+	go func() {
+		for {
+			answer, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			devices := map[string]string{}
+			for _, d := range answer.GetDevices() {
+				devices[d.GetID()] = d.GetHealth()
+			}
+			k.mu.Lock()
+			k.devices[request.GetResourceName()] = devices
+			k.mu.Unlock()
+		}
+	}()
+	return &api.Empty{}, nil
+}
+
+func (k *fakeKubelet) health(resource string) map[string]string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.devices[resource])
+}
+
+func (k *fakeKubelet) registrations() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.registered)
+}
+
+// allocate asks the instance that registered last for the devices of a container.
+func (k *fakeKubelet) allocate(resource string, ids ...string) (*api.ContainerAllocateResponse, error) {
+	k.t.Helper()
+	var client api.DevicePluginClient
+	k.mu.Lock()
+	for n, request := range k.registered {
+		if request.GetResourceName() == resource && n < len(k.conns) {
+			client = api.NewDevicePluginClient(k.conns[n])
+		}
+	}
+	k.mu.Unlock()
+	if client == nil {
+		k.t.Fatalf("nobody has registered %s", resource)
+	}
+	answer, err := client.Allocate(k.t.Context(), &api.AllocateRequest{ContainerRequests: []*api.ContainerAllocateRequest{{DevicesIds: ids}}})
+	if err != nil {
+		return nil, err
+	}
+	return answer.GetContainerResponses()[0], nil
+}
+
+// processes are the pods that still run.
+type processes struct {
+	mu   sync.Mutex
+	pods []types.UID
+}
+
+func (p *processes) Running(pods []types.UID) ([]types.UID, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(pods), func(uid types.UID) bool { return !slices.Contains(p.pods, uid) }), nil
+}
+
+func (p *processes) set(pods ...types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pods = pods
+}
+
+// node is what stays when the plugin restarts.
+type node struct {
+	t         *testing.T
+	dir       string
+	kubelet   *fakeKubelet
+	gpus      *fakeFamily
+	processes *processes
+	store     *claimstore.Store
+
+	mu      sync.Mutex
+	offered map[string]bool
+}
+
+func newNode(t *testing.T) *node {
+	t.Helper()
+	// Paths of sockets have at most 107 characters, which a test's folder can
+	// exceed.
+	dir, err := os.MkdirTemp("", "dp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{
+		t: t, dir: dir, processes: &processes{},
+		gpus: &fakeFamily{name: "gpu", fail: map[string]error{}, prepared: map[string]bool{}},
+	}
+	for _, d := range []string{"data", "device-plugins"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.kubelet = &fakeKubelet{t: t, dir: filepath.Join(dir, "device-plugins")}
+	n.kubelet.start()
+	if n.store, err = claimstore.Open(t.Context(), filepath.Join(dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.kubelet.stop()
+		if err := errors.Join(n.store.Close(), os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+func (n *node) offer(things ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.offered = map[string]bool{}
+	for _, thing := range things {
+		n.offered[thing] = true
+	}
+}
+
+func (n *node) published(context.Context) (map[string]bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.offered), nil
+}
+
+// instance is a plugin that runs.
+type instance struct {
+	*Plugin
+	stop func()
+}
+
+// start runs a plugin that serves GPUs as nvidia.com/gpu, unless set says
+// otherwise.
+func (n *node) start(found device.Inventory, set func(*Options)) *instance {
+	n.t.Helper()
+	options := Options{
+		DriverName: testDriver, PodUID: "one", DataDir: filepath.Join(n.dir, "data"), Dir: n.kubelet.dir,
+		CDIDir: filepath.Join(n.dir, "cdi"), DeviceInfoDir: filepath.Join(n.dir, "devinfo"), BootID: testBoot,
+		Kubelet: n.kubelet, Processes: n.processes, Families: []Family{n.gpus},
+		Kinds: []device.Kind{device.KindGPU}, Resources: []Resource{{Name: gpuName, Kind: device.KindGPU}},
+		Registry: prometheus.NewRegistry(), Interval: 20 * time.Millisecond, CommitWait: 50 * time.Millisecond,
+	}
+	if set != nil {
+		set(&options)
+	}
+	p, err := New(n.t.Context(), options)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(n.t.Context())
+	p.Found(ctx, "gpu", found, nil)
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx, n.published) }()
+	i := &instance{Plugin: p, stop: sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			n.t.Error(err)
+		}
+	})}
+	n.t.Cleanup(i.stop)
+	return i
+}
+
+// forClaims has everything served to claims.
+func forClaims(o *Options) { o.Kinds, o.Resources = nil, nil }
+
+// claim takes a GPU for a claim, as the driver does.
+func (n *node) claim(uid types.UID, gpu int) *claimstore.Holding {
+	n.t.Helper()
+	holder, err := n.store.Take(device.PCIThing(address(gpu)), claimstore.Holding{
+		Claim:  device.Claim{Namespace: "ns", Name: "claim-" + string(uid), UID: uid},
+		Device: claimstore.Device{Family: "gpu", Device: fmt.Sprint("gpu-", gpu), Occupies: []string{device.PCIThing(address(gpu))}},
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return holder
+}
+
+func (n *node) unclaim(uid types.UID, gpu int) {
+	n.t.Helper()
+	if err := n.store.Free(device.PCIThing(address(gpu)), uid); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// holder says who has a GPU.
+func (n *node) holder(gpu int) string {
+	n.t.Helper()
+	h, err := n.store.Holder(device.PCIThing(address(gpu)))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if h == nil {
+		return ""
+	}
+	return h.Holder()
+}
+
+func (n *node) file(path ...string) string {
+	n.t.Helper()
+	data, err := os.ReadFile(filepath.Join(append([]string{n.dir}, path...)...))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(data)
+}
+
+func eventually(t *testing.T, what string, check func() error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+		last = check()
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("not %s: %v", what, last)
+	}
+}
+
+// wantHealth waits until kubelet was told so of the devices.
+func (n *node) wantHealth(want map[string]string) {
+	n.t.Helper()
+	eventually(n.t, "told to kubelet", func() error {
+		if got := n.kubelet.health(gpuName); !maps.Equal(got, want) {
+			return fmt.Errorf("kubelet was told %v, want %v", got, want)
+		}
+		return nil
+	})
+}

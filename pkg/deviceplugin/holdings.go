@@ -1,0 +1,249 @@
+package deviceplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+)
+
+// heldError says who has a device that is to be served here.
+type heldError struct {
+	device string
+	holder claimstore.Holding
+}
+
+func (e *heldError) Error() string {
+	return fmt.Sprintf("device %q belongs to %s, and comes to the device plugin when that has given it back", e.device, e.holder.Holder())
+}
+
+// readHeld reads from disk what the device plugin holds: another instance may
+// have changed it.
+func (p *Plugin) readHeld() error {
+	all, _, err := p.store.Holdings()
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(all, func(_ string, h claimstore.Holding) bool { return h.DevicePlugin == nil })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !maps.EqualFunc(p.held, all, func(a, b claimstore.Holding) bool { return a.Claim.UID == b.Claim.UID }) {
+		signal(p.news)
+	}
+	p.held = all
+	return nil
+}
+
+// take makes the device plugin the holder of all of a device, or of nothing. A
+// device that a claim has is a [heldError].
+func (p *Plugin) take(ctx context.Context, i *item) (err error) {
+	unlock, err := p.store.Lock(ctx, i.holder())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var taken []string
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, thing := range taken {
+			err = errors.Join(err, p.store.PutBack(thing, i.holder()))
+		}
+	}()
+	for _, thing := range slices.Sorted(slices.Values(i.Occupies)) {
+		had, err := p.store.Holds(i.holder(), thing)
+		if err != nil {
+			if err := p.setAside(ctx, err); err != nil {
+				return err
+			}
+		}
+		if had {
+			continue
+		}
+		if err := p.inNoRecord(thing, i); err != nil {
+			return err
+		}
+		holder, err := p.store.Take(thing, i.holding())
+		if err != nil {
+			return err
+		}
+		if holder != nil {
+			return &heldError{i.Name, *holder}
+		}
+		taken = append(taken, thing)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, thing := range i.Occupies {
+		if _, known := p.held[thing]; !known {
+			p.held[thing] = i.holding()
+		}
+	}
+	signal(p.news)
+	return nil
+}
+
+// setAside moves a holding that cannot be read out of the way.
+func (p *Plugin) setAside(ctx context.Context, err error) error {
+	var unreadable *claimstore.UnreadableError
+	if !errors.As(err, &unreadable) {
+		return err
+	}
+	path, err := p.store.SetAside(ctx, unreadable)
+	if err != nil {
+		return errors.Join(unreadable, err)
+	}
+	klog.FromContext(ctx).Error(unreadable, "File set aside: its content is made anew from what else is known; the file can be deleted", "path", path)
+	return nil
+}
+
+// inNoRecord returns an error if a claim has a thing by its record: its holding
+// may be lost.
+func (p *Plugin) inNoRecord(thing string, i *item) error {
+	uids, err := p.store.Claims()
+	if err != nil {
+		return err
+	}
+	for _, uid := range uids {
+		record, err := p.store.Load(uid)
+		if err != nil || record == nil {
+			continue // its claim's next call deals with it
+		}
+		for _, d := range record.Devices {
+			if !d.AdminAccess && slices.Contains(d.Occupies, thing) {
+				return &heldError{i.Name, claimstore.Holding{Claim: record.Claim, Device: d}}
+			}
+		}
+	}
+	return nil
+}
+
+// free gives a device back that nobody uses.
+func (p *Plugin) free(ctx context.Context, uid types.UID, things []string) error {
+	unlock, err := p.store.Lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	h, err := p.store.Holder(things[0])
+	if err != nil || h == nil || h.Claim.UID != uid || p.committing(*h) {
+		return err // it has changed since it was looked at
+	}
+	if err := p.release(ctx, *h); err != nil {
+		return err
+	}
+	if err := p.infos.remove(h.DevicePlugin.Resource, h.DevicePlugin.ID); err != nil {
+		return err
+	}
+	for _, thing := range things {
+		if err := p.store.Free(thing, uid); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, thing := range things {
+		delete(p.held, thing)
+	}
+	signal(p.news)
+	klog.FromContext(ctx).Info("Device is free for claims: no pod has it as an extended resource any more", "device", h.Device.Device)
+	return nil
+}
+
+// release undoes what a device's family may have changed.
+func (p *Plugin) release(ctx context.Context, h claimstore.Holding) error {
+	n := slices.IndexFunc(p.options.Families, func(f Family) bool { return f.Name() == h.Device.Family })
+	if n < 0 {
+		return fmt.Errorf("device %q, which pods had as an extended resource, belongs to family %q, which is switched off or not in this release: switch it on to release the device", h.Device.Device, h.Device.Family)
+	}
+	i := &item{family: p.options.Families[n]}
+	i.Name, i.Occupies = h.Device.Device, h.Device.Occupies
+	g := i.grant()
+	g.AdminAccess = false
+	if err := i.family.Release(ctx, g); err != nil {
+		return fmt.Errorf("release device %q: %w", h.Device.Device, err)
+	}
+	return nil
+}
+
+// committing tells whether kubelet was given the device so shortly ago that it may
+// not say so yet.
+func (p *Plugin) committing(h claimstore.Holding) bool {
+	at := h.DevicePlugin.AllocatedAt
+	if at == nil || h.DevicePlugin.BootID != p.options.BootID {
+		return false
+	}
+	return time.Since(*at).Abs() < p.options.CommitWait
+}
+
+// stamp notes that kubelet gives a device to a container, before it does: the
+// device is then not given back before kubelet was asked about it.
+func (p *Plugin) stamp(ctx context.Context, i *item) error {
+	unlock, err := p.store.Lock(ctx, i.holder())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now := time.Now()
+	for _, thing := range i.Occupies {
+		h, err := p.store.Holder(thing)
+		if err != nil {
+			return err
+		}
+		if h == nil || h.DevicePlugin == nil || h.Claim.UID != i.holder() {
+			if h == nil {
+				return fmt.Errorf("device %q is on its way to claims, by the configuration: delete the pod, so that it is scheduled again", i.Name)
+			}
+			return &heldError{i.Name, *h}
+		}
+		h.DevicePlugin.AllocatedAt, h.DevicePlugin.BootID = &now, p.options.BootID
+		if err := p.store.Update(thing, *h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteUse writes down who uses the things that are held, for the messages of
+// others, and for when kubelet forgets a pod before its processes have ended.
+func (p *Plugin) noteUse(ctx context.Context, thing string, use kubelet.Use) (claimstore.Holding, error) {
+	p.mu.Lock()
+	uid := p.held[thing].Claim.UID
+	p.mu.Unlock()
+	unlock, err := p.store.Lock(ctx, uid)
+	if err != nil {
+		return claimstore.Holding{}, err
+	}
+	defer unlock()
+	h, err := p.store.Holder(thing)
+	if err != nil || h == nil || h.DevicePlugin == nil {
+		return claimstore.Holding{}, err
+	}
+	former := slices.DeleteFunc(slices.Clone(h.Pods), func(pod types.UID) bool { return slices.Contains(use.UIDs, pod) })
+	left, err := p.options.Processes.Running(former)
+	if err != nil {
+		return claimstore.Holding{}, fmt.Errorf("find out whether former users of device %q have ended: %w", h.Device.Device, err)
+	}
+	pods := slices.Concat(use.UIDs, left)
+	users := slices.Sorted(slices.Values(use.Pods))
+	if slices.Equal(pods, h.Pods) && slices.Equal(users, h.DevicePlugin.Users) {
+		return *h, nil
+	}
+	h.Pods, h.DevicePlugin.Users = pods, users
+	if err := p.store.Update(thing, *h); err != nil {
+		return claimstore.Holding{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held[thing] = *h
+	return *h, nil
+}

@@ -1,0 +1,282 @@
+package deviceplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+)
+
+// Plugin serves the extended resources of one node.
+type Plugin struct {
+	options Options
+	store   *claimstore.Store
+	metrics *metrics
+	specs   *specs
+	infos   *infos
+
+	// stepping lets one step run at a time.
+	stepping sync.Mutex
+	// settling remembers when the API last offered a thing to claims.
+	settling map[string]time.Time
+	// told is what was logged of devices that wait for their owner.
+	told map[string]string
+
+	mu    sync.Mutex
+	found map[string]device.Inventory
+	all   items
+	// looks counts what was found, so that what containers need is asked for
+	// anew.
+	looks int
+	// held are the things that the device plugin holds.
+	held map[string]claimstore.Holding
+	// states are those of the wanted devices, by ID.
+	states map[string]state
+	// updated is closed when states change, and news when it is another thing
+	// that claims may be given.
+	updated chan struct{}
+	news    chan struct{}
+	// due has the next step begin at once.
+	due chan struct{}
+}
+
+// state is what is known of a device that is to be served here.
+type state struct {
+	// held tells that the device plugin has it.
+	held bool
+	// problem is why it is not healthy; empty if it is.
+	problem string
+	// edits are what containers need, as it was asked for after a look, or why
+	// they cannot be told.
+	edits device.Edits
+	err   error
+	look  int
+}
+
+// New returns the plugin with what it holds read from disk, and what kubelet says
+// of pods that have devices already. It serves nobody before [Plugin.Run].
+func New(ctx context.Context, options Options) (*Plugin, error) {
+	if options.Interval == 0 {
+		options.Interval = lookEvery
+	}
+	if options.CommitWait == 0 {
+		options.CommitWait = commitWait
+	}
+	store, err := claimstore.Open(ctx, options.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(options.Registry)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	p := &Plugin{
+		options:  options,
+		store:    store,
+		metrics:  m,
+		specs:    newSpecs(options.CDIDir, options.DriverName),
+		infos:    newInfos(options.DeviceInfoDir),
+		settling: map[string]time.Time{},
+		told:     map[string]string{},
+		found:    map[string]device.Inventory{},
+		states:   map[string]state{},
+		updated:  make(chan struct{}),
+		news:     make(chan struct{}, 1),
+		due:      make(chan struct{}, 1),
+	}
+	if err := p.readHeld(); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return p, nil
+}
+
+// Found is told what a family has found, whenever something looks. It returns
+// when devices that pods have already are held for them, so that claims are not
+// offered those.
+func (p *Plugin) Found(ctx context.Context, family string, found device.Inventory, err error) {
+	n := slices.IndexFunc(p.options.Families, func(f Family) bool { return f.Name() == family })
+	if n < 0 {
+		return
+	}
+	p.mu.Lock()
+	_, before := p.found[family]
+	if err != nil {
+		// What cannot be seen now is not gone: containers may be using it.
+		found = withProblem(p.found[family], "FamilyFailed", err)
+	}
+	p.found[family] = found
+	p.all = p.list()
+	p.looks++
+	p.mu.Unlock()
+	if !before {
+		p.adopt(ctx)
+	}
+	signal(p.due)
+}
+
+// withProblem returns an inventory whose devices all have a problem.
+func withProblem(found device.Inventory, reason string, err error) device.Inventory {
+	found.Devices = slices.Clone(found.Devices)
+	for n := range found.Devices {
+		found.Devices[n].Problems = []device.Problem{{Reason: reason, Message: err.Error()}}
+	}
+	return found
+}
+
+// list returns all devices, in the order of the families.
+func (p *Plugin) list() items {
+	var all items
+	for _, f := range p.options.Families {
+		for _, d := range p.found[f.Name()].Devices {
+			i := &item{Device: d, family: f, id: idOf(d), wanted: slices.Contains(p.options.Kinds, d.Kind)}
+			if n := slices.IndexFunc(p.options.Resources, func(r Resource) bool { return r.Kind == d.Kind && (r.Selects == nil || r.Selects(d)) }); n >= 0 && i.wanted {
+				i.resource = &p.options.Resources[n]
+			}
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// adopt holds the devices that pods have by a device plugin, whichever gave them:
+// those of an earlier release or of another vendor's plugin are used, too.
+func (p *Plugin) adopt(ctx context.Context) {
+	uses, err := p.options.Kubelet.Uses(ctx)
+	if err != nil {
+		klog.FromContext(ctx).Info("Kubelet does not say which pods have devices by the device plugin API; it is asked again", "reason", err.Error())
+		return
+	}
+	p.stepping.Lock()
+	defer p.stepping.Unlock()
+	p.takeUsed(ctx, uses)
+}
+
+// takeUsed holds what is used and nobody holds.
+func (p *Plugin) takeUsed(ctx context.Context, uses map[string]kubelet.Use) {
+	for _, i := range p.items() {
+		use, used := uses[i.id]
+		if !used || p.holds(i) {
+			continue
+		}
+		if err := p.take(ctx, i); err != nil {
+			klog.FromContext(ctx).Error(err, "A pod has a device that is not the device plugin's: see that no other device plugin gives it out", "device", i.Name, "pods", use.Pods)
+			continue
+		}
+		klog.FromContext(ctx).Info("Device found in use by pods that have it as an extended resource", "device", i.Name, "pods", use.Pods)
+	}
+}
+
+// Reserves tells whether claims are not to be offered a device: one that is to be
+// served here, or is still used by a pod that has it from here.
+func (p *Plugin) Reserves(d device.Device) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, thing := range d.Occupies {
+		if _, held := p.held[thing]; held {
+			return true
+		}
+		if i := p.all.occupying(thing); i != nil && i.wanted {
+			return true
+		}
+	}
+	return false
+}
+
+// Watch calls changed whenever Reserves may answer differently, until ctx is
+// done.
+func (p *Plugin) Watch(ctx context.Context, changed func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.news:
+			changed()
+		}
+	}
+}
+
+// Run serves kubelet until ctx is done, or until that cannot go on, which is an
+// error. What pods have stays theirs.
+func (p *Plugin) Run(ctx context.Context, published Published) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer func() {
+		cancel()
+		wg.Wait()
+		err = errors.Join(err, p.store.Close())
+	}()
+	servers, err := p.newServers(ctx)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, len(servers))
+	serve := sync.OnceFunc(func() {
+		for _, s := range servers {
+			wg.Go(func() {
+				if err := s.run(ctx); err != nil && ctx.Err() == nil {
+					failed <- fmt.Errorf("serve %s: %w", s.resource.Name, err)
+				}
+			})
+		}
+	})
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-p.due:
+		case <-timer.C:
+		}
+		if p.idle() {
+			continue // until devices are found
+		}
+		p.step(ctx, published, servers)
+		serve() // now that it is known what there is
+		timer.Reset(p.options.Interval)
+	}
+}
+
+// idle tells that there is nothing to look after, or not yet.
+func (p *Plugin) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.found) < len(p.options.Families) || len(p.options.Kinds) == 0 && len(p.held) == 0
+}
+
+func (p *Plugin) items() items {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
+}
+
+// holds tells whether the device plugin has all of a device.
+func (p *Plugin) holds(i *item) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, thing := range i.Occupies {
+		if h, ok := p.held[thing]; !ok || h.Claim.UID != i.holder() {
+			return false
+		}
+	}
+	return true
+}
+
+// signal tells that something is due. Sending it again before it was received
+// changes nothing.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,293 @@
+package deviceplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/klog/v2"
+	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+)
+
+const (
+	// kubeletSocket is the name of the socket on which kubelet is told of device
+	// plugins. Kubelet makes it anew whenever it starts, and removes all others.
+	kubeletSocket = "kubelet.sock"
+	// registerWithin bounds a registration, in which kubelet calls back.
+	registerWithin = 15 * time.Second
+	// checkEvery is how often the sockets are looked at though nothing was heard
+	// of them.
+	checkEvery = 5 * time.Second
+	// retryAfter is the pause after a registration that failed.
+	retryAfter = time.Second
+	// learnWithin is how long kubelet may take from a registration until it knows
+	// the devices.
+	learnWithin = 15 * time.Second
+	// prefixLength bounds how much of the driver's name is in the name of a
+	// socket, whose path may have 107 characters.
+	prefixLength = 40
+)
+
+// server serves one resource.
+type server struct {
+	plugin   *Plugin
+	resource *Resource
+	name     string
+
+	mu sync.Mutex
+	// kubelet is the socket at which this was registered last, and since when.
+	kubelet socketID
+	since   time.Time
+	// again tells that kubelet must be told anew.
+	again bool
+	// check has the sockets looked at now.
+	check chan struct{}
+}
+
+// socketID tells one socket of a name from the next.
+type socketID struct {
+	inode   uint64
+	changed unix.Timespec
+}
+
+// newServers returns a server for each resource of which there may be devices.
+func (p *Plugin) newServers(ctx context.Context) ([]*server, error) {
+	var servers []*server
+	for n := range p.options.Resources {
+		r := &p.options.Resources[n]
+		if !slices.Contains(p.options.Kinds, r.Kind) {
+			continue
+		}
+		hash := fnv.New32a()
+		_, _ = fmt.Fprintln(hash, p.options.DriverName, r.Name, p.options.PodUID) // never fails
+		servers = append(servers, &server{
+			plugin: p, resource: r, check: make(chan struct{}, 1),
+			name: fmt.Sprintf("%s%08x.sock", p.socketPrefix(), hash.Sum32()),
+		})
+	}
+	if len(servers) == 0 {
+		return nil, nil
+	}
+	if _, err := os.Stat(p.options.Dir); err != nil {
+		return nil, fmt.Errorf("look for kubelet's folder of device plugins: %w: see that it is mounted, or that the configuration's devicePlugin.kinds is empty", err)
+	}
+	return servers, p.removeStale(ctx)
+}
+
+func (p *Plugin) socketPrefix() string {
+	name := p.options.DriverName
+	return name[:min(len(name), prefixLength)] + "-"
+}
+
+// removeStale removes the sockets of instances that were killed.
+func (p *Plugin) removeStale(ctx context.Context) error {
+	entries, err := os.ReadDir(p.options.Dir)
+	if err != nil {
+		return fmt.Errorf("look for sockets of instances that are gone: %w", err)
+	}
+	for _, entry := range entries {
+		if entry.Type()&fs.ModeSocket == 0 || !strings.HasPrefix(entry.Name(), p.socketPrefix()) {
+			continue
+		}
+		path := filepath.Join(p.options.Dir, entry.Name())
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err == nil {
+			_ = conn.Close() // only the dialling mattered
+			continue
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the socket of an instance that is gone: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *server) path() string { return filepath.Join(s.plugin.options.Dir, s.name) }
+
+// run serves the resource, through any number of kubelets, until ctx is done.
+func (s *server) run(ctx context.Context) (err error) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch kubelet's folder of device plugins: %w", err)
+	}
+	defer func() { err = errors.Join(err, watcher.Close()) }()
+	if err := watcher.Add(s.plugin.options.Dir); err != nil {
+		return fmt.Errorf("watch kubelet's folder of device plugins: %w", err)
+	}
+	var serving *endpoint
+	defer func() { serving.stop() }()
+	for {
+		if serving == nil || !serving.there() {
+			serving.stop()
+			if serving, err = s.listen(ctx); err != nil {
+				return err
+			}
+		}
+		pause := checkEvery
+		if err := s.register(ctx); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Not registered with kubelet, it is tried again")
+			pause = retryAfter
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watcher.Events:
+		case err := <-watcher.Errors:
+			klog.FromContext(ctx).Error(err, "Watching kubelet's folder of device plugins")
+		case <-s.check:
+		case <-time.After(pause):
+		}
+	}
+}
+
+// endpoint is a socket on which the server listens.
+type endpoint struct {
+	path string
+	id   socketID
+	grpc *grpc.Server
+	end  context.CancelFunc
+	done chan struct{}
+}
+
+func (s *server) listen(ctx context.Context) (*endpoint, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", s.path())
+	if err != nil {
+		return nil, fmt.Errorf("listen to kubelet: %w", err)
+	}
+	id, err := identify(s.path())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("look at the socket that was just made: %w", err), listener.Close())
+	}
+	streams, end := context.WithCancel(ctx)
+	e := &endpoint{path: s.path(), id: id, grpc: grpc.NewServer(), end: end, done: make(chan struct{})}
+	api.RegisterDevicePluginServer(e.grpc, &session{server: s, ctx: streams})
+	go func() {
+		defer close(e.done)
+		if err := e.grpc.Serve(listener); err != nil {
+			klog.FromContext(ctx).Error(err, "Serving kubelet has ended", "resource", s.resource.Name)
+		}
+	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kubelet = socketID{}
+	return e, nil
+}
+
+// there tells whether the socket is still the one that kubelet finds: it removes
+// all when it starts.
+func (e *endpoint) there() bool {
+	id, err := identify(e.path)
+	return err == nil && id == e.id
+}
+
+// stop ends what kubelet has asked for. Calls under way are answered.
+func (e *endpoint) stop() {
+	if e == nil {
+		return
+	}
+	e.end()
+	e.grpc.GracefulStop()
+	<-e.done
+}
+
+func identify(path string) (socketID, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return socketID{}, err
+	}
+	return socketID{stat.Ino, stat.Ctim}, nil
+}
+
+// register tells kubelet of the resource, if this kubelet was not told yet.
+func (s *server) register(ctx context.Context) (err error) {
+	path := filepath.Join(s.plugin.options.Dir, kubeletSocket)
+	id, err := identify(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // kubelet does not run
+	}
+	if err != nil {
+		return fmt.Errorf("look for kubelet's socket: %w", err)
+	}
+	s.mu.Lock()
+	registered := s.kubelet == id && !s.again
+	s.mu.Unlock()
+	if registered {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, registerWithin)
+	defer cancel()
+	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	_, err = api.NewRegistrationClient(conn).Register(ctx, &api.RegisterRequest{
+		Version: api.Version, Endpoint: s.name, ResourceName: s.resource.Name, Options: pluginOptions(),
+	})
+	s.plugin.metrics.registrations.WithLabelValues(s.resource.Name, outcome(err)).Inc()
+	if err != nil {
+		return fmt.Errorf("register %s with kubelet: %w", s.resource.Name, err)
+	}
+	s.mu.Lock()
+	s.kubelet, s.since, s.again = id, time.Now(), false
+	s.mu.Unlock()
+	klog.FromContext(ctx).Info("Registered with kubelet", "resource", s.resource.Name, "socket", s.name)
+	return nil
+}
+
+// checkRegistration has the resource registered again if kubelet does not know
+// its devices any more. Kubelets before 1.35 take all of a resource for gone when
+// the former of two instances ends, the new one's devices too.
+func (s *server) checkRegistration(ctx context.Context) {
+	s.mu.Lock()
+	due := s.kubelet != socketID{} && time.Since(s.since) > learnWithin
+	s.mu.Unlock()
+	healthy := s.plugin.healthy(s.resource)
+	if !due || len(healthy) == 0 {
+		return
+	}
+	known, err := s.plugin.options.Kubelet.Allocatable(ctx)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("Kubelet does not say what it has to give", "reason", err.Error())
+		return
+	}
+	for _, id := range known[s.resource.Name] {
+		if slices.Contains(healthy, id) {
+			return
+		}
+	}
+	klog.FromContext(ctx).Info("Kubelet does not know the devices any more, it is told again", "resource", s.resource.Name, "devices", len(healthy))
+	s.mu.Lock()
+	s.again = true
+	s.mu.Unlock()
+	signal(s.check)
+}
+
+// healthy returns the IDs of the devices of a resource that kubelet may give.
+func (p *Plugin) healthy(r *Resource) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var ids []string
+	for _, i := range p.all {
+		if s := p.states[i.id]; i.resource == r && s.held && s.problem == "" {
+			ids = append(ids, i.id)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,180 @@
+package deviceplugin
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/klog/v2"
+	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/prefer"
+)
+
+// session answers kubelet on one socket, until ctx is done.
+type session struct {
+	api.UnimplementedDevicePluginServer
+	*server
+	ctx context.Context
+}
+
+func pluginOptions() *api.DevicePluginOptions {
+	return &api.DevicePluginOptions{GetPreferredAllocationAvailable: true}
+}
+
+// GetDevicePluginOptions tells kubelet which calls are of use.
+func (s *session) GetDevicePluginOptions(context.Context, *api.Empty) (*api.DevicePluginOptions, error) {
+	return pluginOptions(), nil
+}
+
+// ListAndWatch tells kubelet of the devices, now and whenever one has changed.
+func (s *session) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchServer) error {
+	for {
+		devices, updated := s.plugin.listed(s.resource)
+		if err := stream.Send(&api.ListAndWatchResponse{Devices: devices}); err != nil {
+			return err
+		}
+		select {
+		case <-s.ctx.Done():
+			return nil
+		case <-stream.Context().Done():
+			return nil
+		case <-updated:
+		}
+	}
+}
+
+// listed returns the devices of a resource for kubelet, and a channel that is
+// closed when that is out of date.
+func (p *Plugin) listed(r *Resource) ([]*api.Device, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var devices []*api.Device
+	for _, i := range p.all {
+		if i.resource != r {
+			continue
+		}
+		d := &api.Device{ID: i.id, Health: api.Unhealthy}
+		if s := p.states[i.id]; s.held && s.problem == "" {
+			d.Health = api.Healthy
+		}
+		if node := i.numa(); node != prefer.NoNUMA {
+			d.Topology = &api.TopologyInfo{Nodes: []*api.NUMANode{{ID: int64(node)}}}
+		}
+		devices = append(devices, d)
+	}
+	return devices, p.updated
+}
+
+// GetPreferredAllocation chooses among devices that kubelet could give.
+func (s *session) GetPreferredAllocation(_ context.Context, request *api.PreferredAllocationRequest) (*api.PreferredAllocationResponse, error) {
+	all := s.plugin.items()
+	response := &api.PreferredAllocationResponse{}
+	for _, container := range request.GetContainerRequests() {
+		offered := map[string]bool{}
+		for _, id := range container.GetAvailableDeviceIDs() {
+			offered[id] = true
+		}
+		var available []prefer.Device
+		for _, i := range all {
+			if offered[i.id] {
+				available = append(available, i.choice())
+			}
+		}
+		response.ContainerResponses = append(response.ContainerResponses, &api.ContainerPreferredAllocationResponse{
+			DeviceIDs: prefer.Choose(available, container.GetMustIncludeDeviceIDs(), int(container.GetAllocationSize())),
+		})
+	}
+	return response, nil
+}
+
+// Allocate tells kubelet what a container needs for its devices. One that claims
+// have, or that cannot be used, is refused by a message that says why, which the
+// pod's status then has.
+func (s *session) Allocate(ctx context.Context, request *api.AllocateRequest) (_ *api.AllocateResponse, err error) {
+	ctx = klog.NewContext(ctx, klog.FromContext(s.ctx).WithValues("resource", s.resource.Name))
+	start := time.Now()
+	defer func() {
+		s.plugin.metrics.allocations.WithLabelValues(s.resource.Name, outcome(err)).Inc()
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Kubelet is refused devices")
+			err = status.Error(codes.FailedPrecondition, err.Error())
+		}
+	}()
+	response := &api.AllocateResponse{}
+	var given []string
+	for _, container := range request.GetContainerRequests() {
+		answer, err := s.allocate(ctx, container.GetDevicesIds())
+		if err != nil {
+			return nil, err
+		}
+		response.ContainerResponses = append(response.ContainerResponses, answer)
+		given = append(given, container.GetDevicesIds()...)
+	}
+	klog.FromContext(ctx).Info("Kubelet gives devices to a container", "devices", given, "duration", time.Since(start))
+	return response, nil
+}
+
+func (s *session) allocate(ctx context.Context, ids []string) (*api.ContainerAllocateResponse, error) {
+	all := s.plugin.items()
+	var given items
+	states := map[string]state{}
+	for _, id := range ids {
+		i := all.byID(id)
+		if i == nil {
+			return nil, fmt.Errorf("device %s of %s is no longer on this node: delete the pod, so that it gets another one", id, s.resource.Name)
+		}
+		if i.resource != s.resource {
+			return nil, fmt.Errorf("device %q is not served as %s by the configuration any more: delete the pod, so that it gets another one", i.Name, s.resource.Name)
+		}
+		if err := s.plugin.stamp(ctx, i); err != nil {
+			return nil, err
+		}
+		edits, err := i.family.Prepare(ctx, i.grant())
+		if err != nil {
+			return nil, fmt.Errorf("device %q: %w", i.Name, err)
+		}
+		states[id] = state{edits: edits}
+		given = append(given, i)
+	}
+	answer := &api.ContainerAllocateResponse{Envs: map[string]string{}}
+	if s.plugin.options.EnvVar {
+		fromEdits(answer, given, states)
+	} else {
+		if err := s.plugin.ensureSpecs(given, states); err != nil {
+			return nil, err
+		}
+		for _, i := range given {
+			answer.CdiDevices = append(answer.CdiDevices, &api.CDIDevice{Name: s.plugin.specs.name(i)})
+		}
+	}
+	if s.resource.Variable != "" {
+		answer.Envs[s.resource.Variable] = strings.Join(slices.Sorted(slices.Values(ids)), ",")
+	}
+	return answer, nil
+}
+
+// ensureSpecs makes sure that containers find what the devices are by now.
+func (p *Plugin) ensureSpecs(given items, now map[string]state) error {
+	p.stepping.Lock()
+	defer p.stepping.Unlock()
+	p.mu.Lock()
+	states := map[string]state{}
+	var held items
+	for _, i := range p.all {
+		s, ok := p.states[i.id]
+		if fresh, is := now[i.id]; is {
+			s, ok = fresh, true
+		}
+		if ok && (s.edits.Device != nil || s.edits.Common != nil || slices.Contains(given, i)) {
+			states[i.id] = s
+			held = append(held, i)
+		}
+	}
+	p.mu.Unlock()
+	return p.specs.write(held, states)
+}

@@ -1,0 +1,128 @@
+package deviceplugin
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	cdispec "tags.cncf.io/container-device-interface/specs-go"
+)
+
+const (
+	// classPrefix begins the class of the device plugin's CDI devices. Those of
+	// claims are in classes, and files, of other names.
+	classPrefix = "deviceplugin-"
+	// tempSuffix ends the name of a file that is being written: runtimes read
+	// only .json and .yaml.
+	tempSuffix = ".tmp"
+)
+
+// specs are the CDI specs of the devices that the device plugin holds, one for
+// each family. They are there as long as the devices are held: a container that
+// starts again asks for them without anybody being asked.
+type specs struct {
+	dir, driver string
+}
+
+func newSpecs(dir, driver string) *specs { return &specs{dir: dir, driver: driver} }
+
+func (s *specs) kind(family string) string { return s.driver + "/" + classPrefix + family }
+
+func (s *specs) path(family string) string {
+	return filepath.Join(s.dir, s.driver+"_"+classPrefix+family+".json")
+}
+
+// name is by what a runtime is asked for a device.
+func (s *specs) name(i *item) string {
+	return s.kind(i.family.Name()) + "=" + place(i.Occupies, i.Name)
+}
+
+// write makes the specs those of the devices. Where a family has none there is no
+// file.
+func (s *specs) write(held items, states map[string]state) error {
+	byFamily := map[string]*cdispec.Spec{}
+	for _, i := range held {
+		family := i.family.Name()
+		spec := byFamily[family]
+		if spec == nil {
+			spec = &cdispec.Spec{Kind: s.kind(family)}
+			byFamily[family] = spec
+		}
+		edits := states[i.id].edits
+		if edits.Common != nil {
+			spec.ContainerEdits = *edits.Common
+		}
+		d := cdispec.Device{Name: place(i.Occupies, i.Name)}
+		if edits.Device != nil {
+			d.ContainerEdits = *edits.Device
+		}
+		spec.Devices = append(spec.Devices, d)
+	}
+	var errs []error
+	for family, spec := range byFamily {
+		if err := s.writeSpec(s.path(family), spec); err != nil {
+			errs = append(errs, fmt.Errorf("write the CDI spec of the device plugin: %w: see that %s can be written and has room", err, s.dir))
+		}
+	}
+	return errors.Join(append(errs, s.removeOthers(byFamily))...)
+}
+
+func (s *specs) writeSpec(path string, spec *cdispec.Spec) error {
+	version, err := cdispec.MinimumRequiredVersion(spec)
+	if err != nil {
+		return err
+	}
+	spec.Version = version
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	return replace(path, data)
+}
+
+// removeOthers removes the specs of families that have no device here.
+func (s *specs) removeOthers(byFamily map[string]*cdispec.Spec) error {
+	files, err := filepath.Glob(s.path("*"))
+	if err != nil {
+		return fmt.Errorf("list the CDI specs of the device plugin: %w", err)
+	}
+	wanted := map[string]bool{}
+	for family := range byFamily {
+		wanted[s.path(family)] = true
+	}
+	for _, path := range files {
+		if wanted[path] {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove a CDI spec of the device plugin: %w", err)
+		}
+	}
+	return nil
+}
+
+// replace writes a file that others, who may look at any time, see whole or not
+// at all. It writes nothing that is there already.
+func replace(path string, data []byte) error {
+	if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, data) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempSuffix)
+	err := os.WriteFile(temp, data, 0o644) //nolint:gosec // runtimes and CNI plugins read it as any user
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		if removeErr := os.Remove(temp); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return err
+}

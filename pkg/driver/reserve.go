@@ -1,0 +1,87 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/dynamic-resource-allocation/deviceattribute"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
+)
+
+// Reserve is whoever else gives devices of this node to pods, over the same
+// holdings on disk. What it reserves is offered to no claim; claims that were
+// allocated it before are still prepared, as far as it is free.
+type Reserve interface {
+	// Found is told what a family has found, at every look and before anything of
+	// it is published.
+	Found(ctx context.Context, family string, found device.Inventory, err error)
+	// Reserves tells whether claims are not to be offered a device.
+	Reserves(d device.Device) bool
+	// Watch calls changed whenever Reserves may answer differently, until ctx is
+	// done.
+	Watch(ctx context.Context, changed func())
+}
+
+// noReserve is for where nobody else gives devices.
+type noReserve struct{}
+
+func (noReserve) Found(context.Context, string, device.Inventory, error) {}
+
+func (noReserve) Reserves(device.Device) bool { return false }
+
+func (noReserve) Watch(ctx context.Context, _ func()) { <-ctx.Done() }
+
+// offered returns the devices that may be offered to claims. Where a claim still
+// has a composite that is reserved, its parts are not offered either: the slices
+// no longer tell the scheduler of what the claim takes.
+func (d *Driver) offered(devices []owned) []owned {
+	absent := map[string]bool{}
+	for _, dev := range devices {
+		if !d.options.Reserve.Reserves(dev.Device) {
+			continue
+		}
+		absent[dev.Name] = true
+		if dev.held {
+			for _, part := range dev.parts {
+				absent[part.Name] = true
+			}
+		}
+	}
+	if len(absent) == 0 {
+		return devices
+	}
+	return slices.DeleteFunc(slices.Clone(devices), func(dev owned) bool { return absent[dev.Name] })
+}
+
+// Offered returns the physical things of the devices that the API offers to claims
+// now, by the PCI functions that its slices name.
+func (d *Driver) Offered(ctx context.Context) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
+		FieldSelector: fields.SelectorFromSet(fields.Set{
+			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
+			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
+		}).String(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list this node's ResourceSlices: %w", err)
+	}
+	things := map[string]bool{}
+	for _, s := range list.Items {
+		for _, dev := range s.Spec.Devices {
+			for _, name := range []resourceapi.QualifiedName{deviceattribute.StandardDeviceAttributePCIBusID, pairs.AttributeVFAddress} {
+				if address := dev.Attributes[name].StringValue; address != nil {
+					things[device.PCIThing(*address)] = true
+				}
+			}
+		}
+	}
+	return things, nil
+}
