@@ -39,11 +39,11 @@ helm_bin := $(CURDIR)/bin/helm
 promtool_bin := $(CURDIR)/bin/promtool
 
 # What tests and demo on a cluster are told about what was built for them.
-on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTER_BIN=$(cluster_bin)
+on_cluster := E2E_IMAGE_TAR=$(image_tar) E2E_WORKLOAD_TAR=$(workload_tar) CLUSTER_BIN=$(cluster_bin) HELM_BIN=$(helm_bin)
 
 # What all tests on clusters need. "make test" builds it once, before tests that
 # run side by side.
-parts := $(if $(PARTS_ARE_BUILT),,cluster image workload)
+parts := $(if $(PARTS_ARE_BUILT),,cluster image workload helm)
 
 # The files with tests that run straight in the guest; what else is in their
 # packages needs no guest.

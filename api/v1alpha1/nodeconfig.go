@@ -16,6 +16,10 @@ type NodeConfig struct {
 	Managed ManagedConfig `json:"managed,omitempty"`
 
 	DevicePlugin DevicePluginConfig `json:"devicePlugin,omitempty"`
+
+	// NodeLabels is nil where the plugin has nothing to do with labels of its
+	// Node.
+	NodeLabels *NodeLabelsConfig `json:"nodeLabels,omitempty"`
 }
 
 // ManagedConfig says which of the node's devices this project's controller gives

@@ -118,6 +118,24 @@ sriov:
 	}
 }
 
+func TestNodeLabelsHaveDefaults(t *testing.T) {
+	for raw, want := range map[string]*NodeLabelsConfig{
+		"":                             nil,
+		"nodeLabels: {}":               {GPU: "gpu", GPUCount: "gpu-count"},
+		"nodeLabels: {enabled: true}":  {Enabled: true, GPU: "gpu", GPUCount: "gpu-count"},
+		"nodeLabels: {gpu: a.b/model}": {GPU: "a.b/model", GPUCount: "gpu-count"},
+	} {
+		got, err := DecodeNodeConfig([]byte(nodeHead + raw))
+		if err != nil {
+			t.Errorf("%s: %v", raw, err)
+			continue
+		}
+		if diff := cmp.Diff(want, got.NodeLabels); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", raw, diff)
+		}
+	}
+}
+
 func TestRefuseNodeConfig(t *testing.T) {
 	one := func(fields string) string { return nodeHead + "sriov: {selectors: [{" + fields + "}]}" }
 	for name, test := range map[string]struct {
@@ -154,23 +172,26 @@ func TestRefuseNodeConfig(t *testing.T) {
 			nodeHead + "sriov: {selectors: [{pfNames: [a], numVFs: 4}, {pfNames: ['a#0'], numVFs: 8}]}",
 			[]string{`sriov.selectors[1].numVFs: Invalid value: 8`, "sriov.selectors[0] gives a 4 VFs"},
 		},
-		"externally managed": {one(`externallyManaged: true`), []string{`sriov.selectors[0].numVFs: Required`}},
-		"alignment":          {nodeHead + "pairing: {leastAlignment: near}", []string{`pairing.leastAlignment: Unsupported value: "near"`, "PIX", "SYS"}},
-		"pair without GPU":   {nodeHead + "pairing: {pairs: [{nic: '0000:18:00.0'}]}", []string{`pairing.pairs[0].gpu: Required value`}},
-		"GPU of a pair":      {nodeHead + "pairing: {pairs: [{gpu: gpu-0}]}", []string{`pairing.pairs[0].gpu: Invalid value: "gpu-0"`, "0000:18:00.0"}},
-		"NIC of a pair":      {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0', nic: mlx5_0}]}", []string{`pairing.pairs[0].nic: Invalid value: "mlx5_0"`}},
-		"GPU in two pairs":   {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0'}, {gpu: '0000:1B:00.0', nic: '0000:18:00.0'}]}", []string{`pairing.pairs[1].gpu: Invalid value: "0000:1b:00.0": pairing.pairs[0] has decided`}},
-		"mtu":                {one(`mtu: 1`), []string{`sriov.selectors[0].mtu: Invalid value: 1`}},
-		"managed kind":       {nodeHead + "managed: {kinds: [gpu, mig]}", []string{`managed.kinds[1]: Unsupported value: "mig"`, `"gpu", "gpu-vf", "vf"`}},
-		"managed kind twice": {nodeHead + "managed: {kinds: [vf, vf]}", []string{`managed.kinds[1]: Duplicate value: "vf"`}},
-		"label key":          {nodeHead + "managed: {kinds: [gpu], nodeSelector: {'a b': c}}", []string{`managed.nodeSelector: Invalid value: "a b"`}},
-		"label value":        {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: 'b c'}}", []string{`managed.nodeSelector[a]: Invalid value: "b c"`}},
-		"label expression":   {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: [b, c]}}", []string{"managed.nodeSelector"}},
-		"no settling":        {nodeHead + "managed: {settle: 0s}", []string{`managed.settle: Invalid value: "0s": want 5s to 1h0m0s`, "same moment"}},
-		"short settling":     {nodeHead + "managed: {settle: 4s}", []string{`managed.settle: Invalid value: "4s": want 5s to 1h0m0s`}},
-		"long settling":      {nodeHead + "managed: {settle: 61m}", []string{`managed.settle: Invalid value: "61m": want 5s to 1h0m0s`}},
-		"settling, no unit":  {nodeHead + "managed: {settle: '30'}", []string{`managed.settle: Invalid value: "30"`, "such as 30s"}},
-		"device plugin kind": {nodeHead + "devicePlugin: {kinds: [gpu-vf]}", []string{`devicePlugin.kinds[0]: Unsupported value: "gpu-vf"`, `"gpu", "vf"`}},
+		"externally managed":  {one(`externallyManaged: true`), []string{`sriov.selectors[0].numVFs: Required`}},
+		"alignment":           {nodeHead + "pairing: {leastAlignment: near}", []string{`pairing.leastAlignment: Unsupported value: "near"`, "PIX", "SYS"}},
+		"pair without GPU":    {nodeHead + "pairing: {pairs: [{nic: '0000:18:00.0'}]}", []string{`pairing.pairs[0].gpu: Required value`}},
+		"GPU of a pair":       {nodeHead + "pairing: {pairs: [{gpu: gpu-0}]}", []string{`pairing.pairs[0].gpu: Invalid value: "gpu-0"`, "0000:18:00.0"}},
+		"NIC of a pair":       {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0', nic: mlx5_0}]}", []string{`pairing.pairs[0].nic: Invalid value: "mlx5_0"`}},
+		"GPU in two pairs":    {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0'}, {gpu: '0000:1B:00.0', nic: '0000:18:00.0'}]}", []string{`pairing.pairs[1].gpu: Invalid value: "0000:1b:00.0": pairing.pairs[0] has decided`}},
+		"mtu":                 {one(`mtu: 1`), []string{`sriov.selectors[0].mtu: Invalid value: 1`}},
+		"managed kind":        {nodeHead + "managed: {kinds: [gpu, mig]}", []string{`managed.kinds[1]: Unsupported value: "mig"`, `"gpu", "gpu-vf", "vf"`}},
+		"label of Kubernetes": {nodeHead + "nodeLabels: {enabled: true, gpu: node-role.kubernetes.io/gpu}", []string{`nodeLabels.gpu: Invalid value: "node-role.kubernetes.io/gpu"`, "domain of your own"}},
+		"label that is none":  {nodeHead + "nodeLabels: {gpuCount: 'a b'}", []string{`nodeLabels.gpuCount: Invalid value: "a b"`}},
+		"one label for two":   {nodeHead + "nodeLabels: {gpuCount: gpu}", []string{`nodeLabels.gpuCount: Duplicate value: "gpu"`}},
+		"managed kind twice":  {nodeHead + "managed: {kinds: [vf, vf]}", []string{`managed.kinds[1]: Duplicate value: "vf"`}},
+		"label key":           {nodeHead + "managed: {kinds: [gpu], nodeSelector: {'a b': c}}", []string{`managed.nodeSelector: Invalid value: "a b"`}},
+		"label value":         {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: 'b c'}}", []string{`managed.nodeSelector[a]: Invalid value: "b c"`}},
+		"label expression":    {nodeHead + "managed: {kinds: [gpu], nodeSelector: {a: [b, c]}}", []string{"managed.nodeSelector"}},
+		"no settling":         {nodeHead + "managed: {settle: 0s}", []string{`managed.settle: Invalid value: "0s": want 5s to 1h0m0s`, "same moment"}},
+		"short settling":      {nodeHead + "managed: {settle: 4s}", []string{`managed.settle: Invalid value: "4s": want 5s to 1h0m0s`}},
+		"long settling":       {nodeHead + "managed: {settle: 61m}", []string{`managed.settle: Invalid value: "61m": want 5s to 1h0m0s`}},
+		"settling, no unit":   {nodeHead + "managed: {settle: '30'}", []string{`managed.settle: Invalid value: "30"`, "such as 30s"}},
+		"device plugin kind":  {nodeHead + "devicePlugin: {kinds: [gpu-vf]}", []string{`devicePlugin.kinds[0]: Unsupported value: "gpu-vf"`, `"gpu", "vf"`}},
 		"device plugin and managed": {
 			nodeHead + "devicePlugin: {kinds: [gpu]}\nmanaged: {kinds: [gpu]}",
 			[]string{`devicePlugin.kinds[0]: Invalid value: "gpu": managed.kinds gives the same devices to the controller`},
@@ -212,6 +233,7 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 		})
 		c.Pairing.Pairs = []GPUNICPair{{GPU: "a", NIC: "a"}}
 		c.Managed.Kinds, c.Managed.NodeSelector = []string{"a"}, map[string]string{"a": "a"}
+		c.NodeLabels = &NodeLabelsConfig{GPU: "a"}
 		c.DevicePlugin.Kinds = []string{"a"}
 		c.DevicePlugin.VFResources = []VFResource{{Name: "a", Selectors: []VFSelector{{Vendors: []string{"a"}}}}}
 		return c
@@ -230,6 +252,7 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 	copied.Managed.Kinds[0], copied.Managed.NodeSelector["a"] = "b", "b"
 	copied.DevicePlugin.Kinds[0], copied.DevicePlugin.VFResources[0].Selectors[0].Vendors[0] = "b", "b"
 	copied.DevicePlugin.VFResources[0].Name = "b"
+	copied.NodeLabels.GPU = "b"
 	if diff := cmp.Diff(full(), original); diff != "" {
 		t.Errorf("changing the copy changed the original (-before +after):\n%s", diff)
 	}

@@ -23,6 +23,7 @@ func (c *NodeConfig) Default() {
 		c.SRIOV.Selectors[i].setDefaults()
 	}
 	c.DevicePlugin.setDefaults()
+	c.NodeLabels.setDefaults()
 	if c.Pairing.LeastAlignment == "" {
 		c.Pairing.LeastAlignment = defaultAlignment
 	}
@@ -46,6 +47,7 @@ func (c *NodeConfig) Validate() error {
 	errs = append(errs, c.Pairing.validate(field.NewPath("pairing"))...)
 	errs = append(errs, c.Managed.validate(field.NewPath("managed"))...)
 	errs = append(errs, c.DevicePlugin.validate(field.NewPath("devicePlugin"), c.Managed.Kinds)...)
+	errs = append(errs, c.NodeLabels.validate(field.NewPath("nodeLabels"))...)
 	return errs.ToAggregate()
 }
 
@@ -62,6 +64,7 @@ func (c *NodeConfig) DeepCopyObject() runtime.Object {
 		out.SRIOV.Selectors[i] = out.SRIOV.Selectors[i].copy()
 	}
 	out.DevicePlugin = c.DevicePlugin.copy()
+	out.NodeLabels = clonePointer(c.NodeLabels)
 	return &out
 }
 

@@ -84,6 +84,9 @@ func (o *options) removeAll(ctx context.Context, registry *prometheus.Registry, 
 	if err := belongings.AwaitAlone(ctx); err != nil {
 		return err
 	}
+	if err := o.removeNodeLabels(ctx); err != nil {
+		return err
+	}
 	if there {
 		if err := o.takeDown(ctx); err != nil {
 			return err

@@ -62,6 +62,10 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 	if err != nil {
 		return nil, err
 	}
+	labels, err := o.nodeLabels(n, config, registry)
+	if err != nil {
+		return nil, err
+	}
 	resources, err := o.resources(ctx, n, config.DevicePlugin, families, registry, removing)
 	if err != nil {
 		return nil, err
@@ -82,6 +86,7 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 		Reserve:      resources,
 		SetIBHCA:     config.NCCL.SetIBHCA,
 		Metrics:      metrics,
+		NodeLabels:   labels,
 		AttachHook:   o.attachHookPath(),
 		AttachWait:   o.attachWait,
 		Removing:     removing,

@@ -30,6 +30,8 @@ func Kinds() []Kind { return []Kind{KindGPU, KindVF, KindGPUVF} }
 const (
 	// AttributeType is the device's [Kind].
 	AttributeType resourceapi.QualifiedName = "type"
+	// AttributeProductName is what the maker calls a GPU, such as "NVIDIA H200".
+	AttributeProductName resourceapi.QualifiedName = "productName"
 	// AttributeRDMADevice is the name of the device's RDMA device, such as
 	// "mlx5_0".
 	AttributeRDMADevice resourceapi.QualifiedName = "rdmaDevice"

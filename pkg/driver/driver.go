@@ -21,6 +21,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/nodelabels"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/taintrules"
 )
@@ -70,6 +71,8 @@ type Options struct {
 	// SetIBHCA tells NCCL in containers which RDMA devices to use.
 	SetIBHCA bool
 	Metrics  *Metrics
+	// NodeLabels labels the node with what is found. Nil means none.
+	NodeLabels *nodelabels.Keeper
 	// AttachHook is the path on the host of the program attach-hook, which the
 	// caller has installed there with hostbin. It is written into CDI specs,
 	// so it must not change from release to release.
@@ -231,7 +234,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	if err := d.removeStaleSockets(ctx); err != nil {
 		return err
 	}
-	if err := d.inventory.refresh(ctx); err != nil {
+	if err := d.look(ctx); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.StartDiscovered); err != nil {
@@ -280,6 +283,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	wg.Go(func() { giveMemoryBack(ctx, d.used) })
 	wg.Go(func() { d.handovers.labels.follow(ctx, d.republish.send) })
 	wg.Go(func() { d.ruled.follow(ctx, d.republish.send) })
+	wg.Go(func() { d.options.NodeLabels.Run(ctx) })
 	wg.Go(func() { d.options.Reserve.Watch(ctx, d.republish.send) })
 	if err := d.publishOnChange(ctx, helper, changed, registered); err != nil && stop.Err() == nil {
 		return err
@@ -313,7 +317,7 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 			}
 		case <-changed:
 			if !first { // Run has looked already
-				if err := d.inventory.refresh(ctx); err != nil {
+				if err := d.look(ctx); err != nil {
 					return err
 				}
 			}

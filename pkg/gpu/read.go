@@ -21,7 +21,7 @@ import (
 // selectors carry over with only the domain changed.
 const (
 	attributeUUID              resourceapi.QualifiedName = "uuid"
-	attributeProductName       resourceapi.QualifiedName = "productName"
+	attributeProductName                                 = device.AttributeProductName
 	attributeBrand             resourceapi.QualifiedName = "brand"
 	attributeArchitecture      resourceapi.QualifiedName = "architecture"
 	attributeComputeCapability resourceapi.QualifiedName = "cudaComputeCapability"

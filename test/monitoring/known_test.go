@@ -15,6 +15,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/nodelabels"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/podprocs"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust"
 
@@ -91,6 +92,8 @@ func known(t *testing.T) catalog {
 		DriverName: "eks-hybrid-dra", NodeName: "dgx-0", DataDir: t.TempDir(), RegistrarDir: t.TempDir(), CDIDir: t.TempDir(),
 		BootID: "boot", KubeClient: fake.NewClientset(), Processes: podprocs.New("/proc"), Metrics: metrics,
 	})
+	must(err)
+	_, err = nodelabels.New(nodelabels.Options{}, onNodes)
 	must(err)
 	must(onNodes.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
 	c.add("up", onNodes.added)
