@@ -69,7 +69,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 
 .PHONY: test
 test: deps-build deps-cluster lint unit fuzz-shortly test-monitoring test-cluster faults $(parts) guest-parts ## Run all tests.
-	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest" "$(MAKE) PARTS_ARE_BUILT=1 e2e test-controller"
+	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest" "$(MAKE) PARTS_ARE_BUILT=1 e2e test-controller test-chart"
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -78,7 +78,7 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(controller|e2e|faults|guest|monitoring)$$')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(chart(/.*)?|controller|e2e|faults|guest|monitoring)$$')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
 
 .PHONY: test-monitoring
@@ -100,6 +100,10 @@ e2e: $(parts) ## Run the end-to-end tests on a real one-node cluster.
 .PHONY: test-controller
 test-controller: $(parts) ## Test the controller: claims, gangs, crashes, and a minute of a race with kube-scheduler.
 	@$(step) "tests of the controller" env $(on_cluster) go test -race -count=1 -timeout 40m -v $(TESTARGS) ./test/controller/...
+
+.PHONY: test-chart
+test-chart: $(parts) ## Test the chart: what it renders, and its life on a cluster from install to uninstall.
+	@$(step) "tests of the chart" env $(on_cluster) go test -count=1 -timeout 20m -v $(TESTARGS) ./test/chart/...
 
 .PHONY: test-guest
 test-guest: $(parts) guest-parts ## Run the tests that need real SR-IOV, in a QEMU guest. A Debian machine has all it takes.
