@@ -5,16 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hybrid"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/uninstall"
 )
 
@@ -25,6 +30,7 @@ type uninstallOptions struct {
 	controller                            string
 	registryTrust, registryTrustContainer string
 	skipUnreachableNodes                  bool
+	keepCommand                           string
 	timeout                               time.Duration
 }
 
@@ -53,12 +59,14 @@ func (o *uninstallOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.driverName, "driver-name", o.driverName, "name of the DRA driver, as the kubelet plugin has it")
 	flags.StringVar(&o.namespace, "namespace", o.namespace, "namespace in which the driver is installed (default: $POD_NAMESPACE, or eks-hybrid-dra)")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig file; empty: the pod's service account")
+	flags.StringVar(&o.hybridConfig, "hybrid-config", o.hybridConfig, "configuration file of kind HybridConfig, as the controller has it; empty: none")
 	flags.StringVar(&o.plugin, "plugin", o.plugin, "DaemonSet that runs the kubelet plugin")
 	flags.StringVar(&o.pluginContainer, "plugin-container", o.pluginContainer, "container of its pods that does")
 	flags.StringVar(&o.controller, "controller", o.controller, "Deployment that runs the controller; empty: there is none")
 	flags.StringVar(&o.registryTrust, "registry-trust", o.registryTrust, "DaemonSet that runs registry-trust; empty: there is none")
 	flags.StringVar(&o.registryTrustContainer, "registry-trust-container", o.registryTrustContainer, "container of its pods that does")
 	flags.BoolVar(&o.skipUnreachableNodes, "skip-unreachable-nodes", o.skipUnreachableNodes, "leave nodes that are not ready as they are, but for their ResourceSlices, instead of refusing")
+	flags.StringVar(&o.keepCommand, "keep-command", o.keepCommand, "command that is named to a person whose uninstall failed, for going on with the driver")
 	flags.DurationVar(&o.timeout, "timeout", o.timeout, "how long to try, before what was changed is put back")
 }
 
@@ -100,6 +108,10 @@ func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("namespace", o.namespace))
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
 	defer cancel()
+	undo, err := o.undoHybrid(config, client)
+	if err != nil {
+		return err
+	}
 	lease, plans := name, gangplan.Label
 	if o.controller == "" { // nothing to remove, and no permission for it
 		lease, plans = "", ""
@@ -115,10 +127,42 @@ func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error
 		PlanLabel:       plans,
 		RegistryTrust:   o.registryTrust, RegistryTrustContainer: o.registryTrustContainer,
 		SkipUnreachableNodes: o.skipUnreachableNodes,
+		Undo:                 undo,
 	})
 	if err == nil {
 		return nil
 	}
-	fmt.Fprintf(out, "\n%v\n\n", err)
+	fmt.Fprintln(out, err)
+	if o.keepCommand != "" {
+		fmt.Fprintln(out, "or go on with the driver, which runs as before:", o.keepCommand)
+	}
 	return errors.New("not uninstalled")
+}
+
+// undoHybrid returns what takes back what the controller has done for hybrid
+// nodes.
+func (o *uninstallOptions) undoHybrid(config *rest.Config, client kubernetes.Interface) ([]uninstall.Step, error) {
+	if o.hybridConfig == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(o.hybridConfig)
+	if err != nil {
+		return nil, fmt.Errorf("--hybrid-config: %w", err)
+	}
+	decoded, err := v1alpha1.DecodeHybridConfig(raw)
+	if err != nil {
+		return nil, fmt.Errorf("--hybrid-config %s: %w", o.hybridConfig, err)
+	}
+	objects, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the API server: %w", err)
+	}
+	return []uninstall.Step{{
+		Name: "give network plugins back their affinity, and remove copies of the pull secret",
+		Do: func(ctx context.Context) error {
+			undone, err := hybrid.Undo(ctx, client, objects, o.namespace, decoded)
+			klog.FromContext(ctx).Info("Undone for hybrid nodes", "affinity", undone.Affinity, "secrets", undone.Secrets)
+			return err
+		},
+	}}, nil
 }

@@ -131,7 +131,7 @@ func (u *uninstaller) restore(ctx context.Context) error {
 		errs = append(errs, u.changed[len(u.changed)-1-n].Restore(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("the driver does not serve as before: %w: uninstall again, or have it back by helm rollback", err)
+		return fmt.Errorf("the driver does not serve as before: %w: apply what was installed anew", err)
 	}
 	klog.FromContext(ctx).Info("The driver serves as before: what had been changed is put back")
 	return nil
