@@ -154,6 +154,14 @@ func (s *space) nodeOfSlices() string {
 // ends. It returns when a plugin runs that has it.
 func (s *space) configure(section string) {
 	s.t.Helper()
+	s.configurable()(section)
+}
+
+// configurable returns a function that has the plugin run with a section more in
+// its configuration than it has now, in place of the one of the call before. What
+// there is now comes back when the test ends.
+func (s *space) configurable() (configure func(section string)) {
+	s.t.Helper()
 	maps := cluster.Client.CoreV1().ConfigMaps(harness.Namespace)
 	current, err := maps.Get(s.ctx, harness.DriverName, metav1.GetOptions{})
 	if err != nil {
@@ -176,7 +184,10 @@ func (s *space) configure(section string) {
 		set(context.WithoutCancel(s.ctx), current.Data[file])
 		s.waitAllocator(kubeScheduler, nil)
 	})
-	set(s.ctx, current.Data[file]+"\n"+section+"\n")
+	return func(section string) {
+		s.t.Helper()
+		set(s.ctx, current.Data[file]+"\n"+section+"\n")
+	}
 }
 
 // given returns, of the devices that are published, how many of each kind
