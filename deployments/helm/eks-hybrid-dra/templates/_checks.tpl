@@ -7,7 +7,7 @@ the value, what is wrong and the way out.
 {{- include "eks-hybrid-dra.checks.classes" . -}}
 {{- include "eks-hybrid-dra.checks.registry" . -}}
 {{- include "eks-hybrid-dra.checks.hybrid" . -}}
-{{- include "eks-hybrid-dra.checks.namespace" . -}}
+{{- include "eks-hybrid-dra.checks.cluster" . -}}
 {{- end -}}
 
 {{- define "eks-hybrid-dra.checks.driver" -}}
@@ -63,13 +63,17 @@ the value, what is wrong and the way out.
 {{- end -}}
 
 {{/*
-Where Pod Security admission refuses the plugin's pods, a DaemonSet without pods
-is all that would be seen of it. Helm knows the namespace only when it talks to a
-cluster.
+Where Pod Security admission or a RuntimeClass that is not there keeps the
+plugin's pods away, a DaemonSet without pods is all that would be seen of it. Helm
+knows what there is only when it talks to a cluster.
 */}}
-{{- define "eks-hybrid-dra.checks.namespace" -}}
+{{- define "eks-hybrid-dra.checks.cluster" -}}
 {{- $namespace := lookup "v1" "Namespace" "" .Release.Namespace -}}
+{{- $class := .Values.kubeletPlugin.runtimeClassName -}}
 {{- if $namespace -}}
+{{- if and $class (not (lookup "node.k8s.io/v1" "RuntimeClass" "" $class)) -}}
+{{- fail (printf "kubeletPlugin.runtimeClassName is %q, but the cluster has no such RuntimeClass: make it, with NVIDIA's runtime as its handler, or leave kubeletPlugin.runtimeClassName out, so that the plugin is privileged" $class) -}}
+{{- end -}}
 {{- $level := index ($namespace.metadata.labels | default dict) "pod-security.kubernetes.io/enforce" | default "privileged" -}}
 {{- if ne $level "privileged" -}}
 {{- fail (printf "namespace %q enforces the Pod Security Standard %q, which refuses pods that mount host folders, as the driver's do: run \"kubectl label --overwrite namespace %s pod-security.kubernetes.io/enforce=privileged\", or choose another namespace" .Release.Namespace $level .Release.Namespace) -}}
