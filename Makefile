@@ -125,11 +125,13 @@ soak: cluster image workload ## Cut the node off for SOAK_MINUTES, kill the plug
 		-run 'TestNoDeviceIsGivenTwiceByTwoAllocators' $(TESTARGS) ./test/controller/...
 
 .PHONY: test-versions
-test-versions: cluster image workload ## Run an example, and pull a cable, on other VERSIONS of Kubernetes; building each takes long at first.
+test-versions: cluster image workload ## Run an example, pull a cable, and allocate with the controller on other VERSIONS of Kubernetes; building each takes long at first.
 	@for version in $(VERSIONS); do \
 		$(step) "test cluster: Kubernetes $$version" $(cluster_bin) build --kubernetes-version v$$version; \
 		$(step) "a GPU and a VF on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
 			go test -count=1 -timeout 15m -v -run 'TestEachExampleDoesWhatItSays/^one-gpu|TestAVFWhosePortHasNoLink|TestTheNodeRunsTheVersion' $(TESTARGS) ./test/e2e/...; \
+		$(step) "the controller on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
+			go test -race -count=1 -timeout 15m -v -run 'TestAClaimIsAllocatedAtOnce|TestAGangOf16|TestKubeSchedulerTakes|TestTheControllerWrites|TestExamplesOf|TestAnAPIServerThatKeepsNo' $(TESTARGS) ./test/controller/...; \
 	done
 
 .PHONY: fuzz

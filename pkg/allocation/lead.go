@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apimachinery/pkg/util/wait"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
@@ -59,6 +60,7 @@ func (l *lead) WaitForSync(ctx context.Context) error {
 	for i := range plans {
 		l.adopt(logger, &plans[i])
 	}
+	l.tellOfOldServer(ctx)
 	all := l.claims.all()
 	for _, claim := range all {
 		l.feed.look(claim)
@@ -83,6 +85,24 @@ func untilRead(ctx context.Context, read func(context.Context) error) error {
 		case <-time.After(pauses.Step()):
 		}
 	}
+}
+
+// tellOfOldServer logs why no claim is going to be allocated by an API server that
+// does not keep what marks devices as the controller's.
+func (l *lead) tellOfOldServer(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	logger := klog.FromContext(ctx)
+	info, err := l.Client.Discovery().ServerVersionWithContext(ctx)
+	if err != nil {
+		logger.V(2).Info("The API server does not tell its version", "err", err)
+		return
+	}
+	server, err := version.ParseGeneric(info.GitVersion)
+	if err != nil || server.AtLeast(version.MajorMinor(1, 36)) || l.Fleet.View().AnyManaged() {
+		return
+	}
+	logger.Info("Nothing can be allocated: no node has devices that are the controller's to give, and Kubernetes keeps the taint that marks them since 1.36. Before, use plain classes, of which kube-scheduler allocates claims", "kubernetes", info.GitVersion)
 }
 
 // readPlans reads the plans that a predecessor has left, and removes those that

@@ -24,6 +24,7 @@ type deployed struct{ *site }
 // changed hands.
 func newDeployed(t *testing.T) *deployed {
 	t.Helper()
+	newSite(t, 1) // or the test is skipped
 	ctx, cancel := context.WithCancel(context.Background())
 	namespace, err := cluster.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "users-"}}, metav1.CreateOptions{})
 	if err != nil {

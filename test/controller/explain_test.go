@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	ctrl "sigs.k8s.io/controller-runtime"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -24,7 +23,6 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/explain"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
 
 // watched runs a controller of the site that also explains and measures, with
@@ -34,12 +32,8 @@ func (s *site) watched() *prometheus.Registry {
 	s.t.Helper()
 	s.number++
 	ctx, cancel := context.WithCancel(s.ctx)
-	config := rest.CopyConfig(cluster.Rest)
+	config := asController()
 	config.QPS = -1
-	config.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:" + harness.Namespace + ":eks-hybrid-dra-controller",
-		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + harness.Namespace, "system:authenticated"},
-	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		s.t.Fatal(err)

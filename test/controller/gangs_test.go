@@ -200,3 +200,24 @@ func TestPodsWithSeveralClaimsOfAGang(t *testing.T) {
 		s.bound(fmt.Sprint("p-", i))
 	}
 }
+
+// A claim of a gang and one of none are allocated before anybody knows that one
+// pod has both: they are on different nodes, and come together for the pod.
+func TestClaimsThatTurnOutToBeOfOnePod(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 3)
+	s.start(settings{})
+	s.gang("train", 2, 0, 2, 4)
+	s.allAllocated(2)
+	s.claim("beside", 4, nil)
+	if gang, beside := nodeOf(s.get("train-0")), nodeOf(s.allocated("beside")); gang == beside {
+		t.Fatalf("claim beside is on %s, which has no room", beside)
+	}
+	s.pod("p-0", nil, "train-0", "beside")
+	s.pod("p-1", nil, "train-1")
+	if got := s.bound("p-0"); got != nodeOf(s.get("train-0")) || got != nodeOf(s.get("beside")) {
+		t.Errorf("the pod is on %s, its claims are on %s and %s", got, nodeOf(s.get("train-0")), nodeOf(s.get("beside")))
+	}
+	s.bound("p-1")
+	s.noneTwice()
+}

@@ -147,6 +147,8 @@ func (a *Analyst) judge(ctx context.Context, q *question, p *places, tallies []*
 	switch {
 	case len(p.all) == 0:
 		return Explanation{ReasonImpossible, fmt.Sprintf("No node publishes devices of %s: see whether the kubelet plugin runs on the GPU nodes.%s", a.driver, p.unusable)}
+	case q.managed && !q.view.AnyManaged() && !q.view.Any(isSettling):
+		return Explanation{ReasonImpossible, "No node has devices that the controller gives away: section managed of the nodes' configuration says which these are, and Kubernetes 1.36 or later keeps the taint that marks them."}
 	case len(p.fitting) == 0:
 		return Explanation{ReasonWaiting, fmt.Sprintf("The claim's pods fit on none of the nodes that have devices of %s.", a.driver)}
 	}

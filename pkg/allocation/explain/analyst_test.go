@@ -247,6 +247,9 @@ func TestExplain(t *testing.T) {
 		"plain, on managed machines": {[]machine{{name: "dgx-0", managed: true}}, claimOf(ask("gpus", "gpu", 1)), somebody, ReasonImpossible,
 			"Request gpus needs 1 device on one node, and no node has that, even if all devices were free. 1 node publishes devices of eks-hybrid-dra. " +
 				"Request gpus: 4 devices match class gpu, 4 are for claims of the other kind of class (managed or not), 0 are free."},
+		"managed, but no devices are": {two, claimOf(ask("gpus", "managed-gpu", 1)), nobody, ReasonImpossible,
+			"No node has devices that the controller gives away: section managed of the nodes' configuration says which these are, and Kubernetes 1.36 or later keeps the taint that marks them. " +
+				"2 nodes publish devices of eks-hybrid-dra. Request gpus: 0 devices match class managed-gpu, 0 are free."},
 		"mixed": {two, claimOf(ask("gpus", "managed-gpu", 1), ask("more", "gpu", 1)), somebody, ReasonImpossible,
 			"Nobody allocates this claim: the class of request gpus is managed by the controller and that of request more is not. " +
 				"Use managed classes for all requests or for none, or make two claims."},

@@ -135,3 +135,28 @@ func (n *Node) Usage() []Usage {
 	}
 	return all
 }
+
+// Any tells whether there is such a device. Machines that are built alike are
+// looked at once.
+func (v *View) Any(is func(*Device) bool) bool {
+	seen := map[*Shape]bool{}
+	for _, n := range v.nodes {
+		for _, p := range n.Pools {
+			if seen[p.Shape] {
+				continue
+			}
+			seen[p.Shape] = true
+			for i := range p.Shape.Devices {
+				if is(&p.Shape.Devices[i]) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// AnyManaged tells whether this controller gives away any device.
+func (v *View) AnyManaged() bool {
+	return v.Any(func(d *Device) bool { return d.Managed })
+}
