@@ -49,7 +49,14 @@ func helmProgram(t *testing.T) string {
 // helm runs helm, and returns what it says if it fails.
 func helm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), helmProgram(t), args...)
+	return run(t, "", helmProgram(t), args...)
+}
+
+// run runs helm in a folder.
+func run(t *testing.T, folder, program string, args ...string) (string, error) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), program, args...)
+	command.Dir = folder
 	var out, messages bytes.Buffer
 	command.Stdout, command.Stderr = &out, &messages
 	if err := command.Run(); err != nil {
