@@ -37,6 +37,10 @@ func TestPodsHaveNoMoreRightsThanTheyNeed(t *testing.T) {
 		hostNetwork          bool
 	}{
 		{"defaults", "DaemonSet", "kubelet-plugin", privileged, append([]string{"/dev"}, host...), append([]string{"/dev"}, host[1:]...), false},
+		{
+			"by the device plugin API", "DaemonSet", "kubelet-plugin", privileged,
+			append([]string{"/dev", "/var/lib/kubelet/device-plugins"}, host...), append([]string{"/dev", "/var/lib/kubelet/device-plugins"}, host[1:]...), false,
+		},
 		{"without privileges", "DaemonSet", "kubelet-plugin", labelled, host, host[1:], false},
 		{"a simulated machine", "DaemonSet", "kubelet-plugin", simulated, host, host[1:], false},
 		{"defaults", "Deployment", "controller", least(65532), nil, nil, false},

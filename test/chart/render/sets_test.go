@@ -32,6 +32,9 @@ image: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef01234567
 imagePullSecrets: [{name: harbor}]
 hybrid: {registry: {enabled: true, existingSecret: registries}}
 `},
+		"by the device plugin API": {values: `
+nodeConfig: {devicePlugin: {kinds: [gpu], mode: envvar, gpuResource: nvidia.com/gpu, settle: 1m}}
+`},
 		"a simulated machine": {set: []string{"--set=simulate=dgx-h100", "--set=kubeletPlugin.runtimeClassName=nvidia"}},
 	}
 }

@@ -6,3 +6,10 @@ kind: NodeConfig
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{/* Not empty if devices are served by kubelet's device plugin API. */}}
+{{- define "eks-hybrid-dra.devicePlugin" -}}
+{{- with .Values.nodeConfig.devicePlugin -}}
+{{- with .kinds }}true{{ end -}}
+{{- end -}}
+{{- end -}}
