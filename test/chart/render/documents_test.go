@@ -124,3 +124,28 @@ func TestCommandsOfTheDocuments(t *testing.T) {
 		t.Errorf("only %d commands were found", count)
 	}
 }
+
+// What helm prints after an install is about this release.
+func TestNotesAreAboutTheRelease(t *testing.T) {
+	helmProgram(t)
+	for set, want := range map[string][]string{
+		"everything": {
+			"Should the namespace gpus", " gpu=h200 ", "kubectl rollout status -n gpus daemonset/dgx-kubelet-plugin", "spec.driver=dgx.example.com",
+			"gpu.dgx.example.com vf.dgx.example.com gpu-vf.dgx.example.com", "a limit for nvidia.com/gpu gets a device of gpu.dgx.example.com",
+			"deployment/dgx-controller", "reason=RegistryTrusted", "simulate is dgx-h200",
+		},
+		"defaults":              {"eks.amazonaws.com/compute-type=hybrid", "localhost/eks-hybrid-dra:dev, which no registry has"},
+		"as little as possible": {"(all nodes", "a stolen token of one node may write about all nodes"},
+	} {
+		out, err := helm(t, append([]string{"install", "try", chart, "--namespace", "gpus", "--dry-run=client"}, sets()[set].args(t)...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, notes, _ := strings.Cut(out, "NOTES:\n")
+		for _, part := range want {
+			if !strings.Contains(notes, part) {
+				t.Errorf("%s: %q is not in\n%s", set, part, notes)
+			}
+		}
+	}
+}
