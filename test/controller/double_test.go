@@ -78,7 +78,6 @@ func TestTwoClaimsInUseHaveOneDevice(t *testing.T) {
 
 // The same on a real node: its plugin prepares the device for one pod only.
 func TestANodePreparesADeviceOfTwoClaimsOnce(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, 0)
 	nodes, err := cluster.Client.CoreV1().Nodes().List(s.ctx, metav1.ListOptions{LabelSelector: "eks.amazonaws.com/compute-type=hybrid"})
 	if err != nil || len(nodes.Items) != 1 {
@@ -94,13 +93,11 @@ func TestANodePreparesADeviceOfTwoClaimsOnce(t *testing.T) {
 		s.give(name, harness.DriverName, node, "gpu-7", time.Now())
 	}
 	s.pod("first", on, "first")
-	ctx, cancel := context.WithTimeout(s.ctx, 2*patience)
-	defer cancel()
-	if _, err := cluster.WaitPod(ctx, s.name, "first", harness.Running()); err != nil {
-		t.Fatal(err)
-	}
+	s.running("first")
 	s.pod("second", on, "second")
-	// The plugin waits for 40 s, as after a pod that takes long to stop.
+	// The plugin waits for 40 s, as after a pod that takes long to stop. Other
+	// tests go on meanwhile.
+	t.Parallel()
 	s.event("second", "FailedPrepareDynamicResources", `device "gpu-7" is still prepared for claim `+s.name+"/first")
 	pod, err := cluster.Client.CoreV1().Pods(s.name).Get(s.ctx, "second", metav1.GetOptions{})
 	if err != nil || pod.Status.Phase != corev1.PodPending {
@@ -108,7 +105,15 @@ func TestANodePreparesADeviceOfTwoClaimsOnce(t *testing.T) {
 	}
 	// When the first one has ended, it is the second one's turn.
 	s.deletePod("first")
-	if _, err := cluster.WaitPod(ctx, s.name, "second", harness.Running()); err != nil {
-		t.Fatal(err)
+	s.running("second")
+}
+
+// running waits until the pod runs.
+func (s *site) running(pod string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	if _, err := cluster.WaitPod(ctx, s.name, pod, harness.Running()); err != nil {
+		s.t.Fatal(err)
 	}
 }
