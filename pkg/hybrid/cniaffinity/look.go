@@ -30,7 +30,9 @@ func (k *Keeper) look(ctx context.Context, name types.NamespacedName) (time.Dura
 	}
 	set, ok := item.(*unstructured.Unstructured)
 	if !there || !ok {
-		k.forget(name)
+		if k.forget(name); configured && side != v1alpha1.AnyNodes {
+			klog.FromContext(ctx).V(1).Info("A DaemonSet that is configured is not there; it is kept where it belongs once it is")
+		}
 		return 0, nil
 	}
 	v := &visit{Keeper: k, name: name, side: side, configured: configured, set: set}

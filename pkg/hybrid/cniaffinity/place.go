@@ -147,7 +147,7 @@ func (s *state) patch(required *corev1.NodeSelector, r *saved, present int) ([]b
 func (s *state) emptyFrom(present int) int {
 	path := s.kind.selectorPath()
 	shortest := len(path)
-	for n := len(path) - 1; n > present && n > 1; n-- {
+	for n := len(path) - 1; n > present; n-- {
 		parent, ok, err := unstructured.NestedMap(s.object.Object, path[:n]...)
 		if err != nil || !ok || len(parent) != 1 {
 			break
