@@ -283,3 +283,28 @@ func TestNetworkPoliciesLetInWhatIsServed(t *testing.T) {
 		}
 	}
 }
+
+// Nobody is granted anything twice: what one rule gives up, the other would keep.
+func TestNothingIsGrantedTwice(t *testing.T) {
+	helmProgram(t)
+	for name, set := range sets() {
+		list := set.objects(t)
+		for _, object := range list {
+			if object.GetKind() != "ClusterRole" && object.GetKind() != "Role" {
+				continue
+			}
+			granted := map[string]bool{}
+			for _, rule := range into[rbacv1.Role](t, list, object.GetKind(), object.GetName()).Rules {
+				for _, resource := range rule.Resources {
+					for _, verb := range rule.Verbs {
+						grant := fmt.Sprint(rule.APIGroups, resource, rule.ResourceNames, verb)
+						if granted[grant] {
+							t.Errorf("%s: %s %s has %s twice", name, object.GetKind(), object.GetName(), grant)
+						}
+						granted[grant] = true
+					}
+				}
+			}
+		}
+	}
+}

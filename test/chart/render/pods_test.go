@@ -45,6 +45,7 @@ func TestPodsHaveNoMoreRightsThanTheyNeed(t *testing.T) {
 		{"a simulated machine", "DaemonSet", "kubelet-plugin", simulated, host, host[1:], false},
 		{"defaults", "Deployment", "controller", least(65532), nil, nil, false},
 		{"registries from a Secret", "DaemonSet", "registry-trust", least(0), containerd, containerd[1:], true},
+		{"registries that are given up", "DaemonSet", "registry-trust", least(0), containerd, containerd[1:], true},
 	} {
 		t.Run(test.set+"/"+test.component, func(t *testing.T) {
 			list := sets()[test.set].objects(t)

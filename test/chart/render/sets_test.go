@@ -32,6 +32,7 @@ image: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef01234567
 imagePullSecrets: [{name: harbor}]
 hybrid: {registry: {enabled: true, existingSecret: registries}}
 `},
+		"registries that are given up": {set: []string{"--set=hybrid.registry.enabled=true,hybrid.registry.remove=true"}},
 		"by the device plugin API": {values: `
 nodeConfig: {devicePlugin: {kinds: [gpu], mode: envvar, gpuResource: nvidia.com/gpu, settle: 1m}}
 `},

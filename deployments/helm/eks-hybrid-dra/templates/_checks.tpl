@@ -48,7 +48,7 @@ the value, what is wrong and the way out.
 {{- define "eks-hybrid-dra.checks.registry" -}}
 {{- $registry := .Values.hybrid.registry -}}
 {{- $existing := or $registry.existingConfigMap $registry.existingSecret -}}
-{{- if and $registry.enabled (not $existing) -}}
+{{- if and $registry.enabled (not $registry.remove) (not $existing) -}}
 {{- if not $registry.registries -}}
 {{- fail "hybrid.registry.enabled is true, but no registry is named: list them in hybrid.registry.registries, or name a ConfigMap or Secret with registries.yaml in hybrid.registry.existingConfigMap or .existingSecret" -}}
 {{- end -}}
