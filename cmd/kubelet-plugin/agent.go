@@ -46,6 +46,11 @@ func (a *agent) Run(ctx context.Context) error {
 	return errors.Join(driverErr, err)
 }
 
+// Ready returns nil once both serve kubelet.
+func (a *agent) Ready(ctx context.Context) error {
+	return errors.Join(a.Driver.Ready(ctx), a.resources.Ready(ctx))
+}
+
 // resources returns what serves the extended resources. A driver that is being
 // removed serves none, and waits for those that pods have.
 func (o *options) resources(ctx context.Context, n node, config v1alpha1.DevicePluginConfig, families []driver.Family, registry prometheus.Registerer, removing bool) (*deviceplugin.Plugin, error) {

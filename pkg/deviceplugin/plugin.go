@@ -25,6 +25,8 @@ type Plugin struct {
 
 	// stepping lets one step run at a time.
 	stepping sync.Mutex
+	// steps counts them.
+	steps int
 	// settling remembers when the API last offered a thing to claims.
 	settling map[string]time.Time
 	// told is what was logged of devices that wait for their owner.
@@ -46,6 +48,8 @@ type Plugin struct {
 	news    chan struct{}
 	// due has the next step begin at once.
 	due chan struct{}
+	// servers are set once Run has begun.
+	servers []*server
 }
 
 // state is what is known of a device that is to be served here.
@@ -217,6 +221,9 @@ func (p *Plugin) Run(ctx context.Context, published Published) (err error) {
 	if err != nil {
 		return err
 	}
+	p.mu.Lock()
+	p.servers = servers
+	p.mu.Unlock()
 	failed := make(chan error, len(servers))
 	serve := sync.OnceFunc(func() {
 		for _, s := range servers {
@@ -245,6 +252,25 @@ func (p *Plugin) Run(ctx context.Context, published Published) (err error) {
 		serve() // now that it is known what there is
 		timer.Reset(p.options.Interval)
 	}
+}
+
+// Ready returns nil once kubelet has been told of all resources. Otherwise it says
+// what is missing.
+func (p *Plugin) Ready(context.Context) error {
+	if len(p.options.Kinds) == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	servers := p.servers
+	p.mu.Unlock()
+	if len(servers) == 0 {
+		return errors.New("the device plugin is not started yet")
+	}
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.ready())
+	}
+	return errors.Join(errs...)
 }
 
 // idle tells that there is nothing to look after, or not yet.

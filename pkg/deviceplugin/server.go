@@ -251,6 +251,16 @@ func (s *server) register(ctx context.Context) (err error) {
 	return nil
 }
 
+// ready returns nil once a kubelet was told of the resource.
+func (s *server) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kubelet == (socketID{}) {
+		return fmt.Errorf("resource %s is not registered with kubelet yet: see that it serves %s", s.resource.Name, filepath.Join(s.plugin.options.Dir, kubeletSocket))
+	}
+	return nil
+}
+
 // checkRegistration has the resource registered again if kubelet does not know
 // its devices any more. Kubelets before 1.35 take all of a resource for gone when
 // the former of two instances ends, the new one's devices too.

@@ -153,14 +153,16 @@ func (p *Plugin) tell(ctx context.Context, i *item, reason string) {
 func (p *Plugin) update(ctx context.Context, reasons map[string]string) {
 	states := map[string]state{}
 	var held items
-	for _, i := range p.items() {
+	all := p.items()
+	p.steps++
+	for n, i := range all {
 		if !p.holds(i) {
 			if i.wanted {
 				states[i.id] = state{problem: reasons[i.id]}
 			}
 			continue
 		}
-		s := p.prepared(ctx, i)
+		s := p.prepared(ctx, i, n == p.steps%len(all))
 		if s.err != nil {
 			s.problem = s.err.Error()
 		} else {
@@ -189,12 +191,13 @@ func (p *Plugin) update(ctx context.Context, reasons map[string]string) {
 }
 
 // prepared returns what containers need for a device, asked for anew after each
-// look at the hardware.
-func (p *Plugin) prepared(ctx context.Context, i *item) state {
+// look at the hardware, and if it is its turn: a family may find out by that what
+// it would else see much later.
+func (p *Plugin) prepared(ctx context.Context, i *item, turn bool) state {
 	p.mu.Lock()
 	s, look := p.states[i.id], p.looks
 	p.mu.Unlock()
-	if s.held && s.err == nil && s.look == look {
+	if s.held && s.err == nil && s.look == look && !turn {
 		return s
 	}
 	s = state{held: true, look: look}

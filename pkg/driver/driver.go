@@ -322,7 +322,7 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 				}
 			}
 			first = false
-			klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(d.inventory.devices()))
+			klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(d.offered(d.inventory.devices())))
 			d.status.publishing()
 		}
 		next, err := d.publish(ctx, helper)

@@ -66,7 +66,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 	case time.Since(complete) < completeFor:
 		return nil
 	}
-	missing, err := d.notPublished(ctx)
+	devices := d.offered(d.inventory.devices())
+	missing, err := d.notPublished(ctx, devices)
 	if err != nil {
 		if !complete.IsZero() {
 			return nil // a node without its control plane serves on
@@ -75,7 +76,7 @@ func (d *Driver) Ready(ctx context.Context) error {
 	}
 	if len(missing) > 0 {
 		return errors.Join(fmt.Errorf("%d of %d devices are not in the node's ResourceSlices: %s",
-			len(missing), len(d.inventory.devices()), strings.Join(missing, ", ")), lastError)
+			len(missing), len(devices), strings.Join(missing, ", ")), lastError)
 	}
 	d.status.mu.Lock()
 	defer d.status.mu.Unlock()
@@ -83,8 +84,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 	return nil
 }
 
-// notPublished asks the API server which devices are not in its slices.
-func (d *Driver) notPublished(ctx context.Context) ([]string, error) {
+// notPublished asks the API server which of the devices are not in its slices.
+func (d *Driver) notPublished(ctx context.Context, devices []owned) ([]string, error) {
 	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
 		FieldSelector: fields.SelectorFromSet(fields.Set{
 			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
@@ -104,7 +105,6 @@ func (d *Driver) notPublished(ctx context.Context) ([]string, error) {
 		}
 	}
 	var missing []string
-	devices := d.inventory.devices()
 	absent := leftOut(devices, features{taints: d.tainting.lastKnown(), counters: d.counting.lastKnown()})
 	for _, dev := range devices {
 		if !absent[dev.Name] && !published[dev.Name] {
