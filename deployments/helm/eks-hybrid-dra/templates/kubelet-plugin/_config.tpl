@@ -13,3 +13,10 @@ kind: NodeConfig
 {{- with .kinds }}true{{ end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Not empty if VFs are, which Multus then hands to network plugins. */}}
+{{- define "eks-hybrid-dra.devicePluginVFs" -}}
+{{- with .Values.nodeConfig.devicePlugin -}}
+{{- if has "vf" (.kinds | default list) }}true{{ end -}}
+{{- end -}}
+{{- end -}}
