@@ -110,7 +110,8 @@ func (u *uninstaller) run(ctx context.Context) error {
 			}
 			return fmt.Errorf("%s: %w", step.Name, err)
 		}
-		logger.Info("Done", "step", step.Name, "duration", time.Since(start).Round(time.Millisecond))
+		// Helm shows all that is logged in one line.
+		logger.V(2).Info("Done", "step", step.Name, "duration", time.Since(start).Round(time.Millisecond))
 	}
 	return nil
 }
