@@ -39,7 +39,7 @@ func TestPodsHaveNoMoreRightsThanTheyNeed(t *testing.T) {
 		{"defaults", "DaemonSet", "kubelet-plugin", privileged, append([]string{"/dev"}, host...), append([]string{"/dev"}, host[1:]...), false},
 		{
 			"by the device plugin API", "DaemonSet", "kubelet-plugin", privileged,
-			append([]string{"/dev", "/var/lib/kubelet/device-plugins"}, host...), append([]string{"/dev", "/var/lib/kubelet/device-plugins"}, host[1:]...), false,
+			append([]string{"/dev", "/var/lib/kubelet/device-plugins", "/var/run/k8s.cni.cncf.io/devinfo/dp"}, host...), append([]string{"/dev", "/var/lib/kubelet/device-plugins", "/var/run/k8s.cni.cncf.io/devinfo/dp"}, host[1:]...), false,
 		},
 		{"without privileges", "DaemonSet", "kubelet-plugin", labelled, host, host[1:], false},
 		{"a simulated machine", "DaemonSet", "kubelet-plugin", simulated, host, host[1:], false},
