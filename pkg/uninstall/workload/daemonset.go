@@ -70,7 +70,7 @@ func (d DaemonSet) Restore(ctx context.Context) error {
 		return err
 	}
 	args, err := d.args(set)
-	if err != nil || !d.switched(args) {
+	if err != nil || !d.switched(args) || set.Annotations[Before] == "" { // or was applied so
 		return err
 	}
 	var was usual
