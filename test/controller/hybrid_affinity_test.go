@@ -150,7 +150,7 @@ func TestHybridOwnerAppliesAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.metric(metrics, "eks_hybrid_dra_cni_affinity_reverts_total", float64(i+1), "name=cni")
-		if i == 2 {
+		if i == 4 { // the longest wait, which cannot be missed
 			h.metric(metrics, "eks_hybrid_dra_cni_affinity_problem", 1, "name=cni", "reason=CNIAffinityReverted")
 		}
 		h.keptAt("cni", kept)

@@ -220,7 +220,7 @@ func (h *hybridSite) lead(faults *faults) (*instance, *prometheus.Registry) {
 		Client: client, Objects: objects, Namespace: h.name, ConfigFile: h.config,
 		Self:   &corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: h.name, Name: "controller"},
 		Events: broadcaster.NewRecorder(clientgoscheme.Scheme, corev1.EventSource{Component: "controller"}), Registry: registry,
-		FirstWait: 500 * time.Millisecond, LongestWait: 5 * time.Second,
+		FirstWait: 500 * time.Millisecond, LongestWait: 30 * time.Second,
 	}))
 	check(mgr.Add(manager.RunnableFunc(func(context.Context) error {
 		close(i.started)

@@ -151,7 +151,7 @@ func TestHybridRights(t *testing.T) {
 	copied := map[string]string{pullsecret.Label: "true"}
 	patch := func(name, body string) func() error {
 		return func() error {
-			_, err := client.AppsV1().DaemonSets(h.name).Patch(h.ctx, name, types.MergePatchType, []byte(body), metav1.PatchOptions{})
+			_, err := client.AppsV1().DaemonSets(h.name).Patch(h.ctx, name, types.MergePatchType, []byte(body), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 			return err
 		}
 	}
@@ -173,7 +173,7 @@ func TestHybridRights(t *testing.T) {
 		"a token of a service account": {create(secret("harbor", corev1.SecretTypeServiceAccountToken, copied, nil)), "copies of the"},
 		"no copy":                      {create(secret("harbor", corev1.SecretTypeDockerConfigJson, nil, login("x"))), "copies of the"},
 		"the source": {func() error {
-			return client.CoreV1().Secrets(h.name).Delete(h.ctx, "harbor", metav1.DeleteOptions{})
+			return client.CoreV1().Secrets(h.name).Delete(h.ctx, "harbor", metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
 		}, "copies of the"},
 		"another DaemonSet": {patch("other", `{}`), "cannot patch resource"},
 		"an image":          {patch("cni", `{"spec":{"template":{"spec":{"containers":[{"name":"agent","image":"evil"}]}}}}`), "but its node affinity"},

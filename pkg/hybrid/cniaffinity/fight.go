@@ -83,10 +83,10 @@ func (k *Keeper) settle(name types.NamespacedName) time.Duration {
 }
 
 // tellReverted says who has undone it, and what to do about that.
-func (v *visit) tellReverted(ctx context.Context, s *state, wait time.Duration) {
-	want := expression(v.side)
-	v.refuse(ctx, ReasonReverted, "the node affinity %s %s %v was taken away %d times%s; it is set again in %s at most, for that replaces the pods each time: have whoever applies this object set it, or leave the DaemonSet out of hybrid.cniAffinity",
-		want.Key, want.Operator, want.Values, v.fights[v.name].reverts, by(s.object), wait.Round(time.Second))
+func (v *visit) tellReverted(ctx context.Context, s *state) {
+	want, reverts := expression(v.side), v.fights[v.name].reverts
+	v.refuse(ctx, ReasonReverted, "the node affinity %s %s %v was taken away %d times%s; it is set again after %s, for that replaces the pods each time: have whoever applies this object set it, or leave the DaemonSet out of hybrid.cniAffinity",
+		want.Key, want.Operator, want.Values, reverts, by(s.object), v.wait(reverts))
 }
 
 // by names who has written the object last, other than this package.

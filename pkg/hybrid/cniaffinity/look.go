@@ -161,7 +161,7 @@ func (v *visit) bring(ctx context.Context, s *state, effective *corev1.NodeSelec
 		return 0, err
 	}
 	if wait := v.resist(v.name, v.side, c.again); wait > 0 {
-		v.tellReverted(ctx, s, wait)
+		v.tellReverted(ctx, s)
 		return wait, nil
 	}
 	if err := write(ctx, v.Client, s, c); err != nil {
@@ -197,12 +197,13 @@ func (v *visit) emptied(ctx context.Context, s *state, c *change, effective *cor
 }
 
 func (v *visit) giveBack(ctx context.Context, s *state) error {
-	if err := restore(ctx, v.Client, s); err != nil {
-		return err
-	}
-	if s.record != nil {
+	written, err := restore(ctx, v.Client, s)
+	if written {
 		klog.FromContext(ctx).Info("A DaemonSet has back the node affinity that it had", "object", s.object.GetKind())
 		v.Events.Event(v.set, corev1.EventTypeNormal, eventReturned, "it is not kept on some of the nodes any more: its node affinity is its owner's again")
+	}
+	if err != nil {
+		return err
 	}
 	v.forget(v.name)
 	return nil

@@ -79,34 +79,41 @@ func restoreLatest(ctx context.Context, client dynamic.Interface, k kind, object
 		if err != nil {
 			return err
 		}
-		return restore(ctx, client, s)
+		_, err = restore(ctx, client, s)
+		return err
 	})
 }
 
-// restore gives an object back what it had. The last write gives up what this
-// package owns of the object's fields: otherwise whoever applies it next on the
-// server's side with another affinity would get a conflict with a program that is
-// gone.
-func restore(ctx context.Context, client dynamic.Interface, s *state) error {
+// restore gives an object back what it had, and tells whether it has written that.
+// The last write gives up what this package owns of the object's fields: otherwise
+// whoever applies it next on the server's side with another affinity would get a
+// conflict with a program that is gone.
+func restore(ctx context.Context, client dynamic.Interface, s *state) (written bool, err error) {
 	if c := release(s); c != nil {
 		if err := write(ctx, client, s, c); err != nil {
-			return err
+			return false, err
 		}
+		written = true
 	}
-	before := s.object.GetManagedFields()
+	return written, giveUp(ctx, client, s.kind, s.object)
+}
+
+// giveUp takes this package out of those who own fields of an object.
+func giveUp(ctx context.Context, client dynamic.Interface, k kind, object *unstructured.Unstructured) error {
+	before := object.GetManagedFields()
 	fields := slices.DeleteFunc(slices.Clone(before), func(f metav1.ManagedFieldsEntry) bool { return f.Manager == Manager })
 	if len(fields) == len(before) || len(fields) == 0 {
 		return nil
 	}
-	body := map[string]any{"metadata": map[string]any{"resourceVersion": s.object.GetResourceVersion(), "managedFields": fields}}
+	body := map[string]any{"metadata": map[string]any{"resourceVersion": object.GetResourceVersion(), "managedFields": fields}}
 	patch, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	_, err = client.Resource(s.kind.resource).Namespace(s.object.GetNamespace()).
-		Patch(ctx, s.object.GetName(), types.MergePatchType, patch, metav1.PatchOptions{FieldManager: Manager})
+	_, err = client.Resource(k.resource).Namespace(object.GetNamespace()).
+		Patch(ctx, object.GetName(), types.MergePatchType, patch, metav1.PatchOptions{FieldManager: Manager})
 	if err != nil {
-		return fmt.Errorf("give up the fields of %s %s: %w", s.object.GetKind(), objectName(s.object), err)
+		return fmt.Errorf("give up the fields of %s %s: %w", object.GetKind(), objectName(object), err)
 	}
 	return nil
 }
