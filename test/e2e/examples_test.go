@@ -116,13 +116,19 @@ func examplesForTheController() []string {
 	return []string{"managed-gang.yaml", "managed-gpu.yaml"}
 }
 
+// examplesForTheDevicePlugin need a node whose devices are extended resources: they
+// are run in deviceplugin_test.go.
+func examplesForTheDevicePlugin() []string {
+	return []string{"device-plugin-gpu.yaml", "device-plugin-vf.yaml"}
+}
+
 func TestEachExampleDoesWhatItSays(t *testing.T) {
 	tests := exampleTests()
 	files, err := filepath.Glob(filepath.Join(cluster.Root, "examples", "*.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := slices.Concat(examplesForRealVFs(), examplesForTheController())
+	elsewhere := slices.Concat(examplesForRealVFs(), examplesForTheController(), examplesForTheDevicePlugin())
 	if len(files) != len(tests)+len(elsewhere) {
 		t.Errorf("there are %d examples, %d tests of examples here and %d elsewhere", len(files), len(tests), len(elsewhere))
 	}
