@@ -240,7 +240,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	if err := faultpoint.At(faultpoint.StartDiscovered); err != nil {
 		return err
 	}
-	changed, registered := newSignal(), newSignal()
+	changed, looked, registered := newSignal(), newSignal(), newSignal()
 	helper, err := kubeletplugin.Start(ctx, d,
 		kubeletplugin.DriverName(d.options.DriverName),
 		kubeletplugin.NodeName(d.options.NodeName),
@@ -270,7 +270,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		return err
 	}
 
-	changed.send()
+	looked.send()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer d.fatal(nil) // before the wait: ends what is waited for
@@ -279,27 +279,45 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 			f.Watch(ctx, changed.send)
 		})
 	}
+	wg.Go(func() { d.lookOnChange(ctx, changed, looked) })
 	wg.Go(func() { d.releaseAbandoned(ctx, d.options.AbandonedInterval) })
 	wg.Go(func() { giveMemoryBack(ctx, d.used) })
 	wg.Go(func() { d.handovers.labels.follow(ctx, d.republish.send) })
 	wg.Go(func() { d.ruled.follow(ctx, d.republish.send) })
 	wg.Go(func() { d.options.NodeLabels.Run(ctx) })
 	wg.Go(func() { d.options.Reserve.Watch(ctx, d.republish.send) })
-	if err := d.publishOnChange(ctx, helper, changed, registered); err != nil && stop.Err() == nil {
+	if err := d.publishOnChange(ctx, helper, looked, registered); err != nil && stop.Err() == nil {
 		return err
 	}
 	return nil // what fails because we stop is no failure
 }
 
-// publishOnChange writes the slices whenever the hardware has changed, and
-// again when kubelet may have deleted them.
-func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Helper, changed, registered signal) error {
+// lookOnChange looks at the hardware whenever it has changed. It does not wait for
+// what publishes: that may wait for the API server, and others than claims are
+// told of the devices, too.
+func (d *Driver) lookOnChange(ctx context.Context, changed, looked signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		if err := d.look(ctx); err != nil {
+			d.fatal(err)
+			return
+		}
+		looked.send()
+	}
+}
+
+// publishOnChange writes the slices whenever the hardware was looked at, and again
+// when kubelet may have deleted them.
+func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Helper, looked, registered signal) error {
 	restore := newRestoring()
 	defer restore.ticker.Stop()
 	handover := time.NewTimer(0)
 	defer handover.Stop()
 	handover.Stop()
-	first := true
 	for {
 		select {
 		case <-ctx.Done():
@@ -315,13 +333,7 @@ func (d *Driver) publishOnChange(ctx context.Context, helper *kubeletplugin.Help
 			if !d.inventory.rejoin(ctx) {
 				continue
 			}
-		case <-changed:
-			if !first { // Run has looked already
-				if err := d.look(ctx); err != nil {
-					return err
-				}
-			}
-			first = false
+		case <-looked:
 			klog.FromContext(ctx).Info("Publishing devices", "pool", d.pool, "devices", len(d.offered(d.inventory.devices())))
 			d.status.publishing()
 		}
@@ -346,7 +358,11 @@ func (d *Driver) publish(ctx context.Context, helper *kubeletplugin.Helper) (tim
 		return 0, nil
 	}
 	content := d.inventory.pool()
+	all := len(content.devices)
 	content.devices = d.offered(content.devices)
+	if all > 0 && len(content.devices) == 0 && !d.slicesServed(ctx) {
+		return 0, nil
+	}
 	wanted, err := d.wantedAllocators(ctx, content)
 	if err != nil {
 		d.status.failed(err)

@@ -6,9 +6,11 @@ import (
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
+	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
@@ -59,6 +61,29 @@ func (d *Driver) offered(devices []owned) []owned {
 	return slices.DeleteFunc(slices.Clone(devices), func(dev owned) bool { return absent[dev.Name] })
 }
 
+// slicesServed tells whether the API server has ResourceSlices, as far as it
+// answers. Kubernetes before 1.34 has none by default, and needs none where claims
+// are offered nothing.
+func (d *Driver) slicesServed(ctx context.Context) bool {
+	version := resourceapi.SchemeGroupVersion.String()
+	_, err := d.options.KubeClient.Discovery().ServerResourcesForGroupVersion(version)
+	if !apierrors.IsNotFound(err) {
+		return true
+	}
+	d.status.tellOnce(ctx, version)
+	return false
+}
+
+// tellOnce logs that nothing is published, and why.
+func (s *status) tellOnce(ctx context.Context, version string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.told {
+		klog.FromContext(ctx).Info("The API server does not serve this version: claims cannot be used here, and all devices are served otherwise", "version", version)
+	}
+	s.told = true
+}
+
 // Offered returns the physical things of the devices that the API offers to claims
 // now, by the PCI functions that its slices name.
 func (d *Driver) Offered(ctx context.Context) (map[string]bool, error) {
@@ -70,6 +95,9 @@ func (d *Driver) Offered(ctx context.Context) (map[string]bool, error) {
 			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
 		}).String(),
 	})
+	if apierrors.IsNotFound(err) {
+		return nil, nil // an API server without ResourceSlices
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list this node's ResourceSlices: %w", err)
 	}

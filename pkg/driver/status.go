@@ -27,6 +27,8 @@ type status struct {
 	// they were last published.
 	complete  time.Time
 	lastError error
+	// told tells that the log says that the API server knows no claims.
+	told bool
 }
 
 func (s *status) started(helper *kubeletplugin.Helper) {
@@ -57,6 +59,10 @@ func (d *Driver) Ready(ctx context.Context) error {
 	if helper == nil {
 		return errors.New("the plugin's services are not started yet")
 	}
+	devices := d.offered(d.inventory.devices())
+	if len(devices) == 0 && len(d.inventory.devices()) > 0 {
+		return nil // claims are offered nothing, so nothing is missing
+	}
 	registration := helper.RegistrationStatus()
 	switch {
 	case registration == nil:
@@ -66,7 +72,6 @@ func (d *Driver) Ready(ctx context.Context) error {
 	case time.Since(complete) < completeFor:
 		return nil
 	}
-	devices := d.offered(d.inventory.devices())
 	missing, err := d.notPublished(ctx, devices)
 	if err != nil {
 		if !complete.IsZero() {
