@@ -14,6 +14,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstatus"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
@@ -63,18 +64,6 @@ func (d *Driver) addAttachHook(p *plan, family string, edits map[string]device.E
 	}
 }
 
-// attachError says which device of a claim is not attached, and why.
-type attachError struct {
-	device claimstore.Device
-	err    error
-}
-
-func (e *attachError) Error() string {
-	return fmt.Sprintf("device %q (request %q): %v", e.device.Device, e.device.Request, e.err)
-}
-
-func (e *attachError) Unwrap() error { return e.err }
-
 // attachClaim joins all devices of a prepared claim that need it to a pod's
 // sandbox, or none: what fails takes out again what this call has brought in,
 // and nothing that was there before.
@@ -115,7 +104,7 @@ func (d *Driver) checkAttachable(ctx context.Context, has *belongings) error {
 	}
 	for _, entry := range has.record.Devices {
 		if entry.Attach && !has.holds(entry) {
-			return &attachError{entry, errors.New("another claim has it by now: delete the pod, so that it is scheduled again")}
+			return &claimstatus.DeviceError{Device: entry, Err: errors.New("another claim has it by now: delete the pod, so that it is scheduled again")}
 		}
 	}
 	return nil
@@ -135,7 +124,7 @@ func (d *Driver) attachAll(ctx context.Context, has *belongings, sandbox device.
 		}
 		attachment, err := d.attachDevice(ctx, has.record.Claim, entry, sandbox, undo)
 		if err != nil {
-			return &attachError{entry, err}
+			return &claimstatus.DeviceError{Device: entry, Err: err}
 		}
 		attached = append(attached, claimstore.AttachedDevice{Family: entry.Family, Device: entry.Device, Attachment: attachment})
 	}

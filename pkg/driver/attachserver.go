@@ -17,6 +17,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/attachsocket"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstatus"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
@@ -28,7 +29,7 @@ const acceptPause = 100 * time.Millisecond
 type attachServer struct {
 	driver   *Driver
 	listener *attachsocket.Listener
-	statuses *claimStatuses
+	statuses *claimstatus.Writer
 	calls    sync.WaitGroup
 }
 
@@ -61,7 +62,7 @@ func (d *Driver) serveAttach(ctx context.Context) (stop func() error, err error)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &attachServer{driver: d, listener: listener, statuses: d.statuses}
-	s.calls.Go(func() { s.statuses.run(ctx) })
+	s.calls.Go(func() { s.statuses.Run(ctx) })
 	s.calls.Go(func() { s.acceptAll(ctx) })
 	return func() error {
 		cancel(errStopping)
@@ -145,11 +146,11 @@ func (s *attachServer) attach(ctx context.Context, r attachsocket.Request, netns
 	if err != nil {
 		err = fmt.Errorf("claim %s: not attached to pod %s: %w", claimName(uid, record), sandbox.Pod, err)
 		logger.Error(err, "Devices not attached", "duration", time.Since(start))
-		s.statuses.failed(ctx, uid, err)
+		s.statuses.Failed(ctx, uid, err)
 		return err
 	}
 	logger.Info("Devices attached", "claim", klog.KRef(record.Claim.Namespace, record.Claim.Name), "interfaces", interfacesIn(record, sandbox), "duration", time.Since(start))
-	s.statuses.attached(ctx, uid)
+	s.statuses.Attached(ctx, uid)
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstatus"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/nodelabels"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
@@ -121,7 +122,7 @@ type Driver struct {
 	attachSeconds *prometheus.HistogramVec
 
 	// statuses is nil where nothing is attached.
-	statuses *claimStatuses
+	statuses *claimstatus.Writer
 	// updateMetadata is nil as long as the plugin's services are not started.
 	updateMetadata updateMetadata
 	removal        removal
@@ -181,7 +182,7 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		d.ruled.rules = taintrules.New(options.KubeClient, options.DriverName, d.pool)
 	}
 	if options.AttachHook != "" {
-		d.statuses = newClaimStatuses(d)
+		d.statuses = claimstatus.New(options.DriverName, options.KubeClient, store)
 	}
 	d.attachSeconds = newAttachSeconds()
 	if err := faultpoint.At(faultpoint.StartStoreOpened); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstatus"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
@@ -207,7 +208,7 @@ func (d *Driver) carryOut(ctx context.Context, p *plan, before *claimstore.Recor
 		return nil, err
 	}
 	if d.statuses != nil && len(record.Alignment) > 0 {
-		d.statuses.prepared(ctx, p.claim.UID)
+		d.statuses.Prepared(ctx, p.claim.UID)
 	}
 	return record, nil
 }
@@ -310,8 +311,8 @@ func answer(r *claimstore.Record) []kubeletplugin.Device {
 		for name, value := range entry.Attributes {
 			last.Metadata.Attributes[string(name)] = value
 		}
-		if p, ok := attachmentOf(r, entry); ok {
-			last.Metadata.NetworkData = networkData(p)
+		if _, attachment, ok := r.Attachment(entry); ok {
+			last.Metadata.NetworkData = claimstatus.NetworkData(attachment)
 		}
 	}
 	return devices

@@ -4,18 +4,11 @@ import (
 	"context"
 	"slices"
 
-	resourceapi "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
-
-// nothingStarted is said of devices that no container has asked for. That may be
-// a mistake in the pod, or just take a while: nobody can tell from here.
-const nothingStarted = "attached to no pod: no container of its pods has started with it yet. " +
-	"If their images are there and their init containers have ended, see that a container lists the claim in resources.claims"
 
 // unattached is a claim with devices that are attached nowhere while its pods
 // run.
@@ -57,7 +50,7 @@ func (d *Driver) reportUnattached(ctx context.Context, before map[types.UID]unat
 					"claim", klog.KRef(record.Claim.Namespace, record.Claim.Name), "claimUID", uid, "podUIDs", found.pods)
 			}
 			found.told = true
-			d.statuses.unused(ctx, uid)
+			d.statuses.Unused(ctx, uid)
 		}
 		now[uid] = found
 	}
@@ -79,29 +72,11 @@ func (d *Driver) unattachedRecords() ([]*claimstore.Record, []types.UID, error) 
 			continue // gone, or dealt with by whoever has the claim's lock
 		}
 		// What was prepared before a reboot is prepared anew before its pod starts.
-		if record.BootID != d.options.BootID || len(record.Attached) > 0 || !mustAttach(record) {
+		if record.BootID != d.options.BootID || len(record.Attached) > 0 || !record.MustAttach() {
 			continue
 		}
 		records = append(records, record)
 		pods = append(pods, record.Pods...)
 	}
 	return records, pods, nil
-}
-
-// mustAttach tells whether a claim has devices that must be attached.
-func mustAttach(record *claimstore.Record) bool {
-	return slices.ContainsFunc(record.Devices, func(entry claimstore.Device) bool { return entry.Attach })
-}
-
-// unused has it written that no container has asked for a claim's devices.
-func (c *claimStatuses) unused(ctx context.Context, uid types.UID) {
-	c.add(ctx, uid, &attachFailure{unused: true, message: nothingStarted})
-}
-
-// saysWhy tells whether the claim's status says why a device could not be
-// attached.
-func (d *Driver) saysWhy(claim *resourceapi.ResourceClaim) bool {
-	return slices.ContainsFunc(claim.Status.Devices, func(s resourceapi.AllocatedDeviceStatus) bool {
-		return s.Driver == d.options.DriverName && meta.IsStatusConditionTrue(s.Conditions, conditionAttachFailed)
-	})
 }

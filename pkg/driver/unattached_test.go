@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -52,7 +51,7 @@ func TestClaimThatNoContainerUsesIsReported(t *testing.T) {
 	}
 
 	n.mustAttach(d, "a", sandboxOf(t, "sandbox-1", "pod-a"))
-	statuses.attached(ctx, "a")
+	statuses.Attached(ctx, "a")
 	n.deviceStatuses("a", hasReason("Attached"))
 	if before = d.reportUnattached(ctx, before); len(before) > 0 || lines() != 1 {
 		t.Errorf("still looked at: %v, %s", before, log)
@@ -82,47 +81,9 @@ func TestClaimsThatAreNotReportedAsUnused(t *testing.T) {
 			change(n)
 			d = n.instance("other")
 			after := d.reportUnattached(t.Context(), before)
-			if after["a"].told || after["b"].told || d.statuses.queue.Len() > 0 {
+			if after["a"].told || after["b"].told {
 				t.Errorf("reported: %v", after)
 			}
 		})
 	}
-}
-
-// Why the last try failed is worth more than that nothing has started, also
-// after a restart of the plugin.
-func TestUnusedDoesNotHideAFailure(t *testing.T) {
-	n := newAttachNode(t, "net1")
-	d := n.instance("")
-	claim := newClaim("a", []string{"net1"})
-	n.createClaim(claim)
-	mustPrepare(t, d, claim)
-	c := newClaimStatuses(d)
-	defer c.queue.ShutDown()
-
-	c.failed(t.Context(), "a", errors.New("link refused"))
-	c.unused(t.Context(), "a")
-	if got := c.waiting["a"]; got == nil || got.unused {
-		t.Errorf("%v waits to be written, want the failure", got)
-	}
-	if !c.writeNext(t.Context()) || len(c.waiting) > 0 {
-		t.Fatal("the failure is not written")
-	}
-	want := n.deviceStatuses("a", hasCondition("AttachFailed"))
-	c.unused(t.Context(), "a")
-	if !c.writeNext(t.Context()) {
-		t.Fatal("the queue has ended")
-	}
-	if diff := cmp.Diff(want, n.deviceStatuses("a", hasCondition("AttachFailed"))); diff != "" {
-		t.Errorf("the status is no longer that of the failure (-want +got):\n%s", diff)
-	}
-
-	// Attached in the moment in which the look found that it is not.
-	n.mustAttach(d, "a", sandboxOf(t, "sandbox-1", "pod-a"))
-	c.attached(t.Context(), "a")
-	c.unused(t.Context(), "a")
-	if !c.writeNext(t.Context()) {
-		t.Fatal("the queue has ended")
-	}
-	n.deviceStatuses("a", hasReason("Attached"))
 }

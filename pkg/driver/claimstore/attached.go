@@ -84,3 +84,21 @@ func (r *Record) Attach(sandbox device.Sandbox, devices []AttachedDevice) bool {
 func (d AttachedDevice) sameDevice(other AttachedDevice) bool {
 	return d.Family == other.Family && d.Device == other.Device
 }
+
+// Attachment returns in which sandbox a device of the record is, and what it has
+// become there.
+func (r *Record) Attachment(of Device) (device.Sandbox, device.Attachment, bool) {
+	for _, a := range r.Attached {
+		for _, d := range a.Devices {
+			if d.Family == of.Family && d.Device == of.Device {
+				return a.Sandbox, d.Attachment, true
+			}
+		}
+	}
+	return device.Sandbox{}, device.Attachment{}, false
+}
+
+// MustAttach tells whether the claim has devices that must be attached.
+func (r *Record) MustAttach() bool {
+	return slices.ContainsFunc(r.Devices, func(d Device) bool { return d.Attach })
+}

@@ -1,8 +1,7 @@
-package driver
+package claimstatus
 
 import (
 	"encoding/json"
-	"errors"
 	"slices"
 	"strings"
 
@@ -12,10 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	metaapply "k8s.io/client-go/applyconfigurations/meta/v1"
-	resourceapply "k8s.io/client-go/applyconfigurations/resource/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
@@ -51,31 +49,16 @@ type deviceStatus struct {
 	data []byte
 }
 
-func newAttachFailure(err error) *attachFailure {
-	failure := &attachFailure{message: err.Error()}
-	var of *attachError
-	if errors.As(err, &of) {
-		failure.family, failure.device = of.device.Family, of.device.Device
-	}
-	return failure
-}
-
-// concerns tells whether a device is among those that are not attached because
-// of the failure.
-func (f *attachFailure) concerns(entry claimstore.Device) bool {
-	return f != nil && (f.device == "" || (f.family == entry.Family && f.device == entry.Device))
-}
-
 // deviceStatuses returns what a claim's status should say: an entry for each
 // device that is attached, or has failed to be, or waits for a container, or has
 // others to be near to.
-func (d *Driver) deviceStatuses(record *claimstore.Record, failure *attachFailure, claim *resourceapi.ResourceClaim) []deviceStatus {
+func (w *Writer) deviceStatuses(record *claimstore.Record, failure *attachFailure, claim *resourceapi.ResourceClaim) []deviceStatus {
 	var statuses []deviceStatus
 	for _, entry := range record.Devices {
-		if !isAllocated(claim, d.options.DriverName, entry) {
+		if !isAllocated(claim, w.driver, entry) {
 			continue
 		}
-		s := deviceStatus{driver: d.options.DriverName, pool: entry.Pool, device: entry.Device, shareID: entry.ShareID}
+		s := deviceStatus{driver: w.driver, pool: entry.Pool, device: entry.Device, shareID: entry.ShareID}
 		s.addAttachment(record, entry, failure)
 		s.data = dataOf(record, entry)
 		if len(s.conditions) == 0 && s.data == nil {
@@ -88,20 +71,20 @@ func (d *Driver) deviceStatuses(record *claimstore.Record, failure *attachFailur
 		statuses = append(statuses, s)
 	}
 	for n := range statuses {
-		statuses[n] = d.withTimes(statuses[n], claim)
+		statuses[n] = statuses[n].withTimes(claim)
 	}
 	return statuses
 }
 
 // addAttachment says where a device is attached, or why it is not.
 func (s *deviceStatus) addAttachment(record *claimstore.Record, entry claimstore.Device, failure *attachFailure) {
-	where, attached := attachmentOf(record, entry)
+	sandbox, attachment, attached := record.Attachment(entry)
 	switch {
 	case !entry.Attach || !attached && !failure.concerns(entry):
 		return
 	case attached:
-		s.network = networkData(where)
-		s.conditions = []metav1.Condition{condition(conditionReady, true, reasonAttached, "attached to pod "+where.pod)}
+		s.network = NetworkData(attachment)
+		s.conditions = []metav1.Condition{condition(conditionReady, true, reasonAttached, "attached to pod "+sandbox.Pod.String())}
 	case failure.unused:
 		s.conditions = []metav1.Condition{condition(conditionReady, false, reasonNotAttached, failure.message)}
 	default:
@@ -128,8 +111,8 @@ func (s *deviceStatus) merge(other deviceStatus) {
 }
 
 // withTimes keeps the time of a condition that is as it was.
-func (d *Driver) withTimes(s deviceStatus, claim *resourceapi.ResourceClaim) deviceStatus {
-	has := d.ownStatus(claim, s)
+func (s deviceStatus) withTimes(claim *resourceapi.ResourceClaim) deviceStatus {
+	has := s.in(claim)
 	for n := range s.conditions {
 		c := &s.conditions[n]
 		c.LastTransitionTime = metav1.Now()
@@ -144,9 +127,9 @@ func (d *Driver) withTimes(s deviceStatus, claim *resourceapi.ResourceClaim) dev
 }
 
 // hasStatuses tells whether a claim's status says all of it already.
-func (d *Driver) hasStatuses(claim *resourceapi.ResourceClaim, desired []deviceStatus) bool {
+func hasStatuses(claim *resourceapi.ResourceClaim, desired []deviceStatus) bool {
 	return !slices.ContainsFunc(desired, func(s deviceStatus) bool {
-		has := d.ownStatus(claim, s)
+		has := s.in(claim)
 		if has == nil || !equality.Semantic.DeepEqual(has.NetworkData, s.network) || !s.hasData(has.Data) {
 			return true
 		}
@@ -177,61 +160,25 @@ func (s deviceStatus) rawData() *runtime.RawExtension {
 	return &runtime.RawExtension{Raw: s.data}
 }
 
+// in returns what the claim's status says of the device, or nil.
+func (s deviceStatus) in(claim *resourceapi.ResourceClaim) *resourceapi.AllocatedDeviceStatus {
+	for n := range claim.Status.Devices {
+		has := &claim.Status.Devices[n]
+		if has.Driver == s.driver && s.is(has) {
+			return has
+		}
+	}
+	return nil
+}
+
 // is tells whether an entry of this driver is of the same device.
 func (s deviceStatus) is(has *resourceapi.AllocatedDeviceStatus) bool {
 	return has.Pool == s.pool && has.Device == s.device && ptr.Deref(has.ShareID, "") == string(ptr.Deref(s.shareID, ""))
 }
 
-// claimApplyConfiguration names the claim's UID, so that a later claim of the
-// same name does not get the status of this one.
-func claimApplyConfiguration(claim *resourceapi.ResourceClaim, statuses []deviceStatus) *resourceapply.ResourceClaimApplyConfiguration {
-	status := resourceapply.ResourceClaimStatus()
-	for _, s := range statuses {
-		entry := resourceapply.AllocatedDeviceStatus().WithDriver(s.driver).WithPool(s.pool).WithDevice(s.device)
-		if s.shareID != nil {
-			entry.WithShareID(string(*s.shareID))
-		}
-		for _, c := range s.conditions {
-			entry.WithConditions(metaapply.Condition().WithType(c.Type).WithStatus(c.Status).WithReason(c.Reason).
-				WithMessage(c.Message).WithLastTransitionTime(c.LastTransitionTime))
-		}
-		if s.data != nil {
-			entry.WithData(*s.rawData())
-		}
-		if s.network != nil {
-			data := resourceapply.NetworkDeviceData()
-			if s.network.InterfaceName != "" {
-				data.WithInterfaceName(s.network.InterfaceName)
-			}
-			if s.network.HardwareAddress != "" {
-				data.WithHardwareAddress(s.network.HardwareAddress)
-			}
-			entry.WithNetworkData(data.WithIPs(s.network.IPs...))
-		}
-		status.WithDevices(entry)
-	}
-	return resourceapply.ResourceClaim(claim.Name, claim.Namespace).WithUID(claim.UID).WithStatus(status)
-}
-
-// place is where a device is attached.
-type place struct {
-	pod        string
-	attachment claimstore.AttachedDevice
-}
-
-func attachmentOf(record *claimstore.Record, entry claimstore.Device) (place, bool) {
-	for _, a := range record.Attached {
-		for _, dev := range a.Devices {
-			if dev.Family == entry.Family && dev.Device == entry.Device {
-				return place{pod: a.Sandbox.Pod.String(), attachment: dev}, true
-			}
-		}
-	}
-	return place{}, false
-}
-
-func networkData(p place) *resourceapi.NetworkDeviceData {
-	a := p.attachment.Attachment
+// NetworkData is what the API says of an attachment; nil where there is nothing
+// to say.
+func NetworkData(a device.Attachment) *resourceapi.NetworkDeviceData {
 	if a.Interface == "" && a.HardwareAddress == "" && len(a.IPs) == 0 {
 		return nil
 	}

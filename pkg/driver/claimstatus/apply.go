@@ -1,4 +1,4 @@
-package driver
+package claimstatus
 
 import (
 	"errors"
@@ -7,7 +7,40 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metaapply "k8s.io/client-go/applyconfigurations/meta/v1"
+	resourceapply "k8s.io/client-go/applyconfigurations/resource/v1"
 )
+
+// claimApplyConfiguration names the claim's UID, so that a later claim of the
+// same name does not get the status of this one.
+func claimApplyConfiguration(claim *resourceapi.ResourceClaim, statuses []deviceStatus) *resourceapply.ResourceClaimApplyConfiguration {
+	status := resourceapply.ResourceClaimStatus()
+	for _, s := range statuses {
+		entry := resourceapply.AllocatedDeviceStatus().WithDriver(s.driver).WithPool(s.pool).WithDevice(s.device)
+		if s.shareID != nil {
+			entry.WithShareID(string(*s.shareID))
+		}
+		for _, c := range s.conditions {
+			entry.WithConditions(metaapply.Condition().WithType(c.Type).WithStatus(c.Status).WithReason(c.Reason).
+				WithMessage(c.Message).WithLastTransitionTime(c.LastTransitionTime))
+		}
+		if s.data != nil {
+			entry.WithData(*s.rawData())
+		}
+		if s.network != nil {
+			data := resourceapply.NetworkDeviceData()
+			if s.network.InterfaceName != "" {
+				data.WithInterfaceName(s.network.InterfaceName)
+			}
+			if s.network.HardwareAddress != "" {
+				data.WithHardwareAddress(s.network.HardwareAddress)
+			}
+			entry.WithNetworkData(data.WithIPs(s.network.IPs...))
+		}
+		status.WithDevices(entry)
+	}
+	return resourceapply.ResourceClaim(claim.Name, claim.Namespace).WithUID(claim.UID).WithStatus(status)
+}
 
 // rewritesAllocation tells whether an error of a server-side apply says that it
 // would have changed the allocation.
@@ -31,10 +64,10 @@ func rewritesAllocation(err error) bool {
 // devices brought up to date, for an update that is refused, to be tried again,
 // when somebody else has changed the claim meanwhile. What others have written
 // stays.
-func (d *Driver) withStatuses(claim *resourceapi.ResourceClaim, desired []deviceStatus) *resourceapi.ResourceClaim {
+func withStatuses(claim *resourceapi.ResourceClaim, desired []deviceStatus) *resourceapi.ResourceClaim {
 	claim = claim.DeepCopy()
 	for _, s := range desired {
-		entry := d.ownStatus(claim, s)
+		entry := s.in(claim)
 		if entry == nil {
 			claim.Status.Devices = append(claim.Status.Devices, resourceapi.AllocatedDeviceStatus{
 				Driver: s.driver, Pool: s.pool, Device: s.device, ShareID: (*string)(s.shareID),
