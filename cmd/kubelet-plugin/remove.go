@@ -127,14 +127,21 @@ func (o *options) emptyNode(ctx context.Context, registry *prometheus.Registry, 
 // takeDown takes away the VFs that the plugin made, also if SR-IOV has been
 // switched off since.
 func (o *options) takeDown(ctx context.Context) error {
-	if o.simulate != "" && len(o.simulateGPUsAt) == 0 {
-		return nickernel.Remove(o.netns())
+	simulated := o.simulate != "" && len(o.simulateGPUsAt) == 0
+	notes := filepath.Join(o.dataDir(), sriov.NotesFolder)
+	if simulated {
+		notes = o.simulatedNICs()
 	}
-	if _, err := os.Stat(filepath.Join(o.dataDir(), sriov.NotesFolder)); err != nil {
+	// The host's network is only touched where there is something to take away:
+	// a plugin without privileges cannot.
+	if _, err := os.Stat(notes); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		return fmt.Errorf("look for virtual functions that the driver made: %w", err)
+	}
+	if simulated {
+		return nickernel.Remove(o.netns())
 	}
 	n, err := o.node()
 	if err != nil {

@@ -33,7 +33,7 @@ func (o *options) simulatedMachine(ctx context.Context) (*simulation, error) {
 	}
 	s := &simulation{
 		driverRoot: filepath.Join(o.simulationDir(), "driver"),
-		nics:       filepath.Join(o.simulationDir(), "nics"),
+		nics:       o.simulatedNICs(),
 	}
 	if len(o.simulateGPUsAt) > 0 {
 		err = o.simulateGPUs(ctx, s, model)
@@ -48,6 +48,10 @@ func (o *options) simulatedMachine(ctx context.Context) (*simulation, error) {
 	}
 	return s, nil
 }
+
+// simulatedNICs is a folder that is there if the machine's NICs have been
+// simulated.
+func (o *options) simulatedNICs() string { return filepath.Join(o.simulationDir(), "nics") }
 
 func (o *options) simulateAll(ctx context.Context, s *simulation, model simulated.Model) error {
 	s.whole, s.Machine = true, simulated.New(model, o.nodeName)

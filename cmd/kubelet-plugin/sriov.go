@@ -71,6 +71,10 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 // simulatedKernel makes the simulated machine's NICs, and looks after them as
 // long as the plugin runs.
 func (o *options) simulatedKernel(ctx context.Context, n node, machine *simulation, host kernel.Kernel) (kernel.Kernel, error) {
+	// Made before the interfaces, so that whoever removes them knows of them.
+	if err := os.MkdirAll(machine.nics, 0o750); err != nil {
+		return nil, fmt.Errorf("make the folder of the simulated NICs: %w", err)
+	}
 	simulated, err := nickernel.New(ctx, nickernel.Options{
 		Real: host, HostNetns: o.netns(), NICs: machine.NICs(), Dir: machine.nics, BootID: n.bootID,
 	})
