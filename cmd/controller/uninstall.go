@@ -31,6 +31,7 @@ type uninstallOptions struct {
 	registryTrust, registryTrustContainer string
 	skipUnreachableNodes                  bool
 	keepCommand                           string
+	resources                             []string
 	timeout                               time.Duration
 }
 
@@ -62,6 +63,7 @@ func (o *uninstallOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.hybridConfig, "hybrid-config", o.hybridConfig, "configuration file of kind HybridConfig, as the controller has it; empty: none")
 	flags.StringVar(&o.plugin, "plugin", o.plugin, "DaemonSet that runs the kubelet plugin")
 	flags.StringVar(&o.pluginContainer, "plugin-container", o.pluginContainer, "container of its pods that does")
+	flags.StringSliceVar(&o.resources, "resources", o.resources, "extended resources that the plugin serves without claims: it is refused while pods of its nodes have some")
 	flags.StringVar(&o.controller, "controller", o.controller, "Deployment that runs the controller; empty: there is none")
 	flags.StringVar(&o.registryTrust, "registry-trust", o.registryTrust, "DaemonSet that runs registry-trust; empty: there is none")
 	flags.StringVar(&o.registryTrustContainer, "registry-trust-container", o.registryTrustContainer, "container of its pods that does")

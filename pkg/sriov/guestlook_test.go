@@ -100,6 +100,16 @@ func TestGuestProvision(t *testing.T) {
 		t.Errorf("the second time: got %d devices", len(again.Devices))
 	}
 	command(t, "ip", "link", "set", name, "mtu", "1500")
+
+	// The VFs that were made go with the driver, and those that were there stay.
+	if err := f.TakeDown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for pf, want := range map[string]string{guestSwitched: "0\n", guestRooted: "2\n"} {
+		if number, err := os.ReadFile(sysPath(pf, "sriov_numvfs")); err != nil || string(number) != want {
+			t.Errorf("PF %s has %q VFs after the driver, want %q: %v", pf, number, want, err)
+		}
+	}
 }
 
 func (f *Family) mustLink(t *testing.T, address string) kernel.Link {

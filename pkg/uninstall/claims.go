@@ -3,7 +3,6 @@ package uninstall
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -12,46 +11,44 @@ import (
 )
 
 const (
-	// namedClaims is how many claims are named; of the others their number is
-	// told.
-	namedClaims = 20
+	// namedUsers is how many claims and pods are named; of the others their
+	// number is told.
+	namedUsers = 20
 	// page is how many claims are asked for at a time.
 	page = 500
 )
 
-// InUseError says that claims have devices of the driver.
+// InUseError says that claims, or pods without claims, have devices of the driver.
 type InUseError struct {
-	// Claims are lines for a person, one for each claim.
-	Claims []string
+	// Users are lines for a person, one for each claim or pod.
+	Users []string
 }
 
-// Error names the claims, one on each line, and the way out.
+// Error names the users, one on each line, and the way out.
 func (e *InUseError) Error() string {
 	var b strings.Builder
-	if len(e.Claims) == 1 {
-		b.WriteString("the driver is not uninstalled: 1 claim has its devices:")
+	if len(e.Users) == 1 {
+		b.WriteString("the driver is not uninstalled: its devices are in use by 1 claim or pod:")
 	} else {
-		fmt.Fprintf(&b, "the driver is not uninstalled: %d claims have its devices:", len(e.Claims))
+		fmt.Fprintf(&b, "the driver is not uninstalled: its devices are in use by %d claims or pods:", len(e.Users))
 	}
-	for _, line := range e.Claims[:min(len(e.Claims), namedClaims)] {
+	for _, line := range e.Users[:min(len(e.Users), namedUsers)] {
 		b.WriteString("\n  " + line)
 	}
-	if more := len(e.Claims) - namedClaims; more > 0 {
+	if more := len(e.Users) - namedUsers; more > 0 {
 		fmt.Fprintf(&b, "\n  and %d more", more)
 	}
-	b.WriteString("\ndelete the pods that use them, and those claims that no pod uses, and uninstall again")
+	b.WriteString("\ndelete these pods, and claims that no pod uses, and uninstall again")
 	return b.String()
 }
 
-// claimsInUse returns an [InUseError] if any claim of the cluster has a device of
-// the driver.
-func claimsInUse(ctx context.Context, client kubernetes.Interface, driver string) error {
-	var lines []string
+// claimsInUse describes the claims of the cluster that have devices of the driver.
+func claimsInUse(ctx context.Context, client kubernetes.Interface, driver string) (lines []string, err error) {
 	options := metav1.ListOptions{Limit: page}
 	for {
 		list, err := client.ResourceV1().ResourceClaims(metav1.NamespaceAll).List(ctx, options)
 		if err != nil {
-			return fmt.Errorf("look for claims that have devices of driver %s: %w", driver, err)
+			return nil, fmt.Errorf("look for claims that have devices of driver %s: %w", driver, err)
 		}
 		for _, claim := range list.Items {
 			if line := describe(&claim, driver); line != "" {
@@ -59,14 +56,9 @@ func claimsInUse(ctx context.Context, client kubernetes.Interface, driver string
 			}
 		}
 		if options.Continue = list.Continue; options.Continue == "" {
-			break
+			return lines, nil
 		}
 	}
-	if len(lines) == 0 {
-		return nil
-	}
-	slices.Sort(lines)
-	return &InUseError{Claims: lines}
 }
 
 // describe says what a claim has of the driver and who uses it. It is empty for

@@ -28,6 +28,8 @@ type Options struct {
 	// Plugin is the DaemonSet of the kubelet plugin, PluginContainer the
 	// container that runs it.
 	Plugin, PluginContainer string
+	// Resources are the extended resources that the plugin serves without claims.
+	Resources []string
 	// Controller is the Deployment of the controller, and Lease the lease of its
 	// leader. PlanLabel marks ConfigMaps that the controller made.
 	Controller, Lease, PlanLabel string
@@ -114,10 +116,6 @@ func (u *uninstaller) run(ctx context.Context) error {
 		logger.V(2).Info("Done", "step", step.Name, "duration", time.Since(start).Round(time.Millisecond))
 	}
 	return nil
-}
-
-func (u *uninstaller) guard(ctx context.Context) error {
-	return claimsInUse(ctx, u.Client, u.DriverName)
 }
 
 // restore puts back what was changed, last first, also when time is up.

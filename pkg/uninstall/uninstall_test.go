@@ -15,6 +15,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/fake"
@@ -268,16 +269,42 @@ func TestClaimsThatAreInUseAreListed(t *testing.T) {
 	s.claim("job", driver, "job-1", "job-2")
 	s.claim("spare", driver)
 	err := s.run(s.options(), patience)
-	wantError(t, err, "2 claims", "team/job: gpu-3 on dgx-0, used by pod job-1, pod job-2", "team/spare: gpu-3 on dgx-0, allocated, not used by a pod: delete the claim, or wait")
+	wantError(t, err, "in use by 2 claims or pods", "team/job: gpu-3 on dgx-0, used by pod job-1, pod job-2", "team/spare: gpu-3 on dgx-0, allocated, not used by a pod: delete the claim, or wait")
 	s.wantAsBefore()
 	for n := range 30 {
 		s.claim(fmt.Sprintf("more-%02d", n), driver, "pod")
 	}
 	err = s.run(s.options(), patience)
-	wantError(t, err, "32 claims", "team/more-18", "and 12 more")
-	if n := strings.Count(err.Error(), "gpu-3"); n != namedClaims {
-		t.Errorf("%d claims are named, want %d", n, namedClaims)
+	wantError(t, err, "in use by 32 claims or pods", "team/more-18", "and 12 more")
+	if n := strings.Count(err.Error(), "gpu-3"); n != namedUsers {
+		t.Errorf("%d claims are named, want %d", n, namedUsers)
 	}
+}
+
+// Pods that have devices by kubelet's device plugin API have no claims.
+func TestPodsWithoutClaimsAreListed(t *testing.T) {
+	s := newSite(t, "dgx-0")
+	wantPods(t, s)
+	for name, pod := range map[string]*corev1.Pod{
+		"classic":   {Spec: corev1.PodSpec{NodeName: "dgx-0"}},
+		"elsewhere": {Spec: corev1.PodSpec{NodeName: "cloud-0"}},
+		"ended":     {Spec: corev1.PodSpec{NodeName: "dgx-0"}, Status: corev1.PodStatus{Phase: corev1.PodSucceeded}},
+		"by-a-claim": {Spec: corev1.PodSpec{NodeName: "dgx-0"}, Status: corev1.PodStatus{
+			ExtendedResourceClaimStatus: &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "c"},
+		}},
+	} {
+		pod.Namespace, pod.Name = "team", name
+		pod.Spec.Containers = []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{"nvidia.com/gpu": resource.MustParse("2")},
+		}}}
+		s.must(s.client.Tracker().Add(pod))
+	}
+	o := s.options()
+	o.Resources = []string{"nvidia.com/ib_vf", "nvidia.com/gpu"}
+	wantError(t, s.run(o, patience), "in use by 1 claim or pod", "team/classic: pod on dgx-0 with nvidia.com/gpu")
+	s.wantAsBefore()
+	s.must(s.client.CoreV1().Pods("team").Delete(t.Context(), "classic", metav1.DeleteOptions{}))
+	s.must(s.run(o, patience))
 }
 
 // The scheduler has given a device away after the first look.
@@ -287,7 +314,7 @@ func TestAClaimThatGetsADeviceMeanwhileHasAllPutBack(t *testing.T) {
 	s.broken["dgx-1"] = "a claim is still prepared"
 	s.onRemoval = func() { s.claim("late", driver, "late-pod") }
 	s.mu.Unlock()
-	wantError(t, s.run(s.options(), patience), "1 claim ", "team/late")
+	wantError(t, s.run(s.options(), patience), "1 claim or pod", "team/late")
 	s.wantAsBefore()
 }
 
