@@ -321,7 +321,7 @@ func TestAClaimThatGetsADeviceMeanwhileHasAllPutBack(t *testing.T) {
 func TestANodeThatIsNotDoneInTimeIsNamed(t *testing.T) {
 	s := newSite(t, "dgx-0", "dgx-1")
 	s.mu.Lock()
-	s.broken["dgx-1"] = "VF 3 is bound to vfio-pci"
+	s.broken["dgx-1"] = "Starting\nVF 3 is bound to vfio-pci\n"
 	s.mu.Unlock()
 	err := s.run(s.options(), 200*time.Millisecond)
 	wantError(t, err, "dgx-1: pod plugin-dgx-1 failed: VF 3 is bound to vfio-pci", "time is up")

@@ -73,13 +73,19 @@ func (d DaemonSet) missing(pod *corev1.Pod) string {
 			continue
 		}
 		if ended := cmp.Or(s.State.Terminated, s.LastTerminationState.Terminated); ended != nil && ended.ExitCode != 0 {
-			return fmt.Sprintf("pod %s failed: %s", pod.Name, cmp.Or(strings.TrimSpace(ended.Message), "see its log"))
+			return fmt.Sprintf("pod %s failed: %s", pod.Name, cmp.Or(lastLine(ended.Message), "see its log"))
 		}
 		if w := s.State.Waiting; w != nil {
 			return fmt.Sprintf("pod %s waits: %s", pod.Name, strings.TrimSpace(w.Reason+" "+w.Message))
 		}
 	}
 	return fmt.Sprintf("pod %s is not done yet: its log says why", pod.Name)
+}
+
+// lastLine of a log is the error with which a program has ended.
+func lastLine(log string) string {
+	log = strings.TrimSpace(log)
+	return log[strings.LastIndex(log, "\n")+1:]
 }
 
 func ready(pod *corev1.Pod) bool {
