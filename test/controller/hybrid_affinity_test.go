@@ -236,8 +236,9 @@ func TestHybridCalicoOperator(t *testing.T) {
 	c := newCalico(h)
 	c.run()
 	h.install("hybrid: {cniAffinity: {daemonSets: [{preset: calico}]}}")
-	controller, _ := h.lead(nil)
+	controller, metrics := h.lead(nil)
 	h.runs(c.namespace, "calico-node", 1)
+	h.metric(metrics, "eks_hybrid_dra_cni_affinity_kept", 1, "namespace=calico-system")
 	// What the operator does without being told is kept, too.
 	want := selects(term(v1alpha1.LabelComputeType+" NotIn fargate", onHybrid))
 	if diff := cmp.Diff(want, h.get(c.namespace, "calico-node").Spec.Template.Spec.Affinity); diff != "" {

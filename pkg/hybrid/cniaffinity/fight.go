@@ -103,9 +103,10 @@ func by(object *unstructured.Unstructured) string {
 	return ", the last time probably by " + name
 }
 
-// fine says that a DaemonSet is as wanted.
-func (v *visit) fine() {
-	v.Metrics.set(v.name, status{side: v.side})
+// fine says that a DaemonSet is as wanted, or will be when its operator has done
+// what it is told.
+func (v *visit) fine(byOperator bool) {
+	v.Metrics.set(v.name, status{side: v.side, pending: byOperator})
 	v.teller.forget(v.name)
 }
 

@@ -147,6 +147,7 @@ func (v *visit) bring(ctx context.Context, s *state, effective *corev1.NodeSelec
 	if v.side == v1alpha1.AnyNodes {
 		return 0, v.giveBack(ctx, s)
 	}
+	byOperator := s.object != v.set
 	c := keep(s, v.side, effective)
 	if c == nil || !c.moves {
 		if c != nil {
@@ -154,7 +155,7 @@ func (v *visit) bring(ctx context.Context, s *state, effective *corev1.NodeSelec
 				return 0, err
 			}
 		}
-		v.fine()
+		v.fine(byOperator)
 		return v.settle(v.name), nil
 	}
 	if empty, err := v.emptied(ctx, s, c, effective); err != nil || empty {
@@ -168,7 +169,7 @@ func (v *visit) bring(ctx context.Context, s *state, effective *corev1.NodeSelec
 		return 0, err
 	}
 	v.written(v.name, v.side)
-	v.fine()
+	v.fine(byOperator)
 	want := expression(v.side)
 	klog.FromContext(ctx).Info("Keeping a DaemonSet where it belongs", "nodes", v.side, "object", s.object.GetKind(), "again", c.again)
 	v.Events.Eventf(v.set, corev1.EventTypeNormal, eventKept, "its pods are kept on %s nodes by the required node affinity %s %s %v", v.side, want.Key, want.Operator, want.Values)

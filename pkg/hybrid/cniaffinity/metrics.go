@@ -22,8 +22,10 @@ type Metrics struct {
 // status is how it stands with one DaemonSet.
 type status struct {
 	side v1alpha1.NodeSide
-	// problem is empty where the DaemonSet is as wanted.
+	// problem is empty where nothing is left to do here.
 	problem Reason
+	// pending tells that an operator has not done yet what it is told.
+	pending bool
 }
 
 // NewMetrics registers the keeper's metrics.
@@ -64,7 +66,7 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 	defer m.mu.Unlock()
 	for name, s := range m.sets {
 		kept := 0.0
-		if s.problem == "" {
+		if s.problem == "" && !s.pending {
 			kept = 1
 		}
 		if s.side != v1alpha1.AnyNodes {
