@@ -18,6 +18,6 @@
 //
 // A pair ends with the network namespace that one end is in, while a real VF
 // comes back to the host. So lost VFs are made anew at once, by [Kernel.Keep].
-// Nothing removes the interfaces: pods may be using them. They are one group,
-// and "ip link delete group 24680" removes them when the driver is stopped.
+// Only [Remove] removes the interfaces, for pods may be using them. They are one
+// group, which "ip link delete group 24680" removes, too.
 package nickernel
