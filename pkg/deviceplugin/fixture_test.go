@@ -110,8 +110,6 @@ type fakeKubelet struct {
 	registered []*api.RegisterRequest
 	// devices are what was told by ListAndWatch last, by resource.
 	devices map[string]map[string]string
-	// forgets makes kubelet say that it has nothing to give.
-	forgets bool
 	server  *grpc.Server
 	conns   []*grpc.ClientConn
 }
@@ -120,20 +118,6 @@ func (k *fakeKubelet) Uses(context.Context) (map[string]kubelet.Use, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return maps.Clone(k.uses), k.silent
-}
-
-func (k *fakeKubelet) Allocatable(context.Context) (map[string][]string, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	ids := map[string][]string{}
-	for resource, devices := range k.devices {
-		for id, health := range devices {
-			if health == api.Healthy && !k.forgets {
-				ids[resource] = append(ids[resource], id)
-			}
-		}
-	}
-	return ids, nil
 }
 
 func (k *fakeKubelet) use(id string, use kubelet.Use) {
@@ -221,6 +205,17 @@ func (k *fakeKubelet) Register(_ context.Context, request *api.RegisterRequest) 
 		}
 	}()
 	return &api.Empty{}, nil
+}
+
+// hangUp ends all connections, as kubelets before 1.37 do when one of two
+// instances ends.
+func (k *fakeKubelet) hangUp() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, conn := range k.conns {
+		_ = conn.Close()
+	}
+	clear(k.devices)
 }
 
 func (k *fakeKubelet) health(resource string) map[string]string {

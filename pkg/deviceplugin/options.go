@@ -32,7 +32,6 @@ type Family interface {
 // Kubelet tells who uses devices; see [kubelet.Kubelet].
 type Kubelet interface {
 	Uses(ctx context.Context) (map[string]kubelet.Use, error)
-	Allocatable(ctx context.Context) (map[string][]string, error)
 }
 
 // ProcessTable tells which pods have processes on this node.

@@ -248,7 +248,7 @@ func (p *Plugin) Run(ctx context.Context, published Published) (err error) {
 		if p.idle() {
 			continue // until devices are found
 		}
-		p.step(ctx, published, servers)
+		p.step(ctx, published)
 		serve() // now that it is known what there is
 		timer.Reset(p.options.Interval)
 	}

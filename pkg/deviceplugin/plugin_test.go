@@ -188,7 +188,7 @@ func TestDevicesOfPodsGoToClaimsWhenTheyAreFree(t *testing.T) {
 	}
 	n.kubelet.beSilent(errors.New("no answer"))
 	n.processes.set()
-	after.step(t.Context(), n.published, nil)
+	after.step(t.Context(), n.published)
 	if n.holder(1) == "" {
 		t.Error("a device was given back though kubelet did not say that it is free")
 	}
@@ -263,6 +263,17 @@ func TestKubeletRestarts(t *testing.T) {
 	}
 	if got := n.kubelet.registrations(); got != 4 {
 		t.Errorf("registered %d times, want 4", got)
+	}
+}
+
+func TestKubeletHangsUp(t *testing.T) {
+	n := newNode(t)
+	n.start(gpus(0), nil)
+	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
+	n.kubelet.hangUp()
+	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
+	if got := n.kubelet.registrations(); got != 2 {
+		t.Errorf("registered %d times, want 2", got)
 	}
 }
 

@@ -33,9 +33,6 @@ const (
 	checkEvery = 5 * time.Second
 	// retryAfter is the pause after a registration that failed.
 	retryAfter = time.Second
-	// learnWithin is how long kubelet may take from a registration until it knows
-	// the devices.
-	learnWithin = 15 * time.Second
 	// prefixLength bounds how much of the driver's name is in the name of a
 	// socket, whose path may have 107 characters.
 	prefixLength = 40
@@ -48,9 +45,10 @@ type server struct {
 	name     string
 
 	mu sync.Mutex
-	// kubelet is the socket at which this was registered last, and since when.
+	// kubelet is the socket at which this was registered last.
 	kubelet socketID
-	since   time.Time
+	// attempt counts registrations, those that failed too.
+	attempt int
 	// again tells that kubelet must be told anew.
 	again bool
 	// check has the sockets looked at now.
@@ -122,14 +120,8 @@ func (s *server) path() string { return filepath.Join(s.plugin.options.Dir, s.na
 
 // run serves the resource, through any number of kubelets, until ctx is done.
 func (s *server) run(ctx context.Context) (err error) {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch kubelet's folder of device plugins: %w", err)
-	}
-	defer func() { err = errors.Join(err, watcher.Close()) }()
-	if err := watcher.Add(s.plugin.options.Dir); err != nil {
-		return fmt.Errorf("watch kubelet's folder of device plugins: %w", err)
-	}
+	events, stop, every := s.watch(ctx)
+	defer func() { err = errors.Join(err, stop()) }()
 	var serving *endpoint
 	defer func() { serving.stop() }()
 	for {
@@ -139,7 +131,7 @@ func (s *server) run(ctx context.Context) (err error) {
 				return err
 			}
 		}
-		pause := checkEvery
+		pause := every
 		if err := s.register(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Not registered with kubelet, it is tried again")
 			pause = retryAfter
@@ -147,13 +139,25 @@ func (s *server) run(ctx context.Context) (err error) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-watcher.Events:
-		case err := <-watcher.Errors:
-			klog.FromContext(ctx).Error(err, "Watching kubelet's folder of device plugins")
+		case <-events:
 		case <-s.check:
 		case <-time.After(pause):
 		}
 	}
+}
+
+// watch returns what happens in kubelet's folder, and how often to look there all
+// the same: more often where the kernel has no watch left to give.
+func (s *server) watch(ctx context.Context) (events <-chan fsnotify.Event, stop func() error, every time.Duration) {
+	watcher, err := fsnotify.NewWatcher()
+	if err == nil {
+		if err = watcher.Add(s.plugin.options.Dir); err == nil {
+			return watcher.Events, watcher.Close, checkEvery
+		}
+		err = errors.Join(err, watcher.Close())
+	}
+	klog.FromContext(ctx).Error(err, "Kubelet's folder of device plugins cannot be watched: it is looked at again and again; more watches are allowed by fs.inotify.max_user_instances and max_user_watches of sysctl", "every", retryAfter)
+	return nil, func() error { return nil }, retryAfter
 }
 
 // endpoint is a socket on which the server listens.
@@ -226,6 +230,9 @@ func (s *server) register(ctx context.Context) (err error) {
 	}
 	s.mu.Lock()
 	registered := s.kubelet == id && !s.again
+	if !registered {
+		s.attempt++
+	}
 	s.mu.Unlock()
 	if registered {
 		return nil
@@ -245,7 +252,7 @@ func (s *server) register(ctx context.Context) (err error) {
 		return fmt.Errorf("register %s with kubelet: %w", s.resource.Name, err)
 	}
 	s.mu.Lock()
-	s.kubelet, s.since, s.again = id, time.Now(), false
+	s.kubelet, s.again = id, false
 	s.mu.Unlock()
 	klog.FromContext(ctx).Info("Registered with kubelet", "resource", s.resource.Name, "socket", s.name)
 	return nil
@@ -261,43 +268,23 @@ func (s *server) ready() error {
 	return nil
 }
 
-// checkRegistration has the resource registered again if kubelet does not know
-// its devices any more. Kubelets before 1.35 take all of a resource for gone when
-// the former of two instances ends, the new one's devices too.
-func (s *server) checkRegistration(ctx context.Context) {
-	s.mu.Lock()
-	due := s.kubelet != socketID{} && time.Since(s.since) > learnWithin
-	s.mu.Unlock()
-	healthy := s.plugin.healthy(s.resource)
-	if !due || len(healthy) == 0 {
+// lost is told that kubelet has ended a connection. Unless this server has
+// registered since, it does so again, a moment later.
+//
+// Kubelets before 1.37 end the connection of an instance, too, when that of the
+// former instance ends, which they take for one (runClient in
+// pkg/kubelet/cm/devicemanager/plugin/v1beta1/handler.go), and one that comes back
+// at once may be mistaken once more.
+func (s *server) lost(ctx context.Context, attempt int) {
+	select {
+	case <-ctx.Done():
 		return
+	case <-time.After(retryAfter):
 	}
-	known, err := s.plugin.options.Kubelet.Allocatable(ctx)
-	if err != nil {
-		klog.FromContext(ctx).V(2).Info("Kubelet does not say what it has to give", "reason", err.Error())
-		return
-	}
-	for _, id := range known[s.resource.Name] {
-		if slices.Contains(healthy, id) {
-			return
-		}
-	}
-	klog.FromContext(ctx).Info("Kubelet does not know the devices any more, it is told again", "resource", s.resource.Name, "devices", len(healthy))
 	s.mu.Lock()
-	s.again = true
-	s.mu.Unlock()
-	signal(s.check)
-}
-
-// healthy returns the IDs of the devices of a resource that kubelet may give.
-func (p *Plugin) healthy(r *Resource) []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var ids []string
-	for _, i := range p.all {
-		if s := p.states[i.id]; i.resource == r && s.held && s.problem == "" {
-			ids = append(ids, i.id)
-		}
+	defer s.mu.Unlock()
+	if s.attempt == attempt {
+		s.again = true
+		signal(s.check)
 	}
-	return ids
 }

@@ -33,15 +33,20 @@ func (s *session) GetDevicePluginOptions(context.Context, *api.Empty) (*api.Devi
 
 // ListAndWatch tells kubelet of the devices, now and whenever one has changed.
 func (s *session) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchServer) error {
+	s.mu.Lock()
+	attempt := s.attempt
+	s.mu.Unlock()
 	for {
 		devices, updated := s.plugin.listed(s.resource)
 		if err := stream.Send(&api.ListAndWatchResponse{Devices: devices}); err != nil {
+			go s.lost(s.ctx, attempt)
 			return err
 		}
 		select {
 		case <-s.ctx.Done():
 			return nil
 		case <-stream.Context().Done():
+			go s.lost(s.ctx, attempt)
 			return nil
 		case <-updated:
 		}

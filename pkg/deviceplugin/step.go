@@ -18,7 +18,7 @@ import (
 
 // step brings every device nearer to where the configuration wants it, and tells
 // kubelet what it has to give.
-func (p *Plugin) step(ctx context.Context, published Published, servers []*server) {
+func (p *Plugin) step(ctx context.Context, published Published) {
 	p.stepping.Lock()
 	defer p.stepping.Unlock()
 	logger := klog.FromContext(ctx)
@@ -37,9 +37,6 @@ func (p *Plugin) step(ctx context.Context, published Published, servers []*serve
 	}
 	reasons := p.takeWanted(ctx, published)
 	p.update(ctx, reasons)
-	for _, s := range servers {
-		s.checkRegistration(ctx)
-	}
 }
 
 // freeUnused gives back what is not to be served here, once nobody uses it.

@@ -73,23 +73,6 @@ func (k *Kubelet) Uses(ctx context.Context) (uses map[string]Use, err error) {
 	return uses, nil
 }
 
-// Allocatable returns the IDs of the devices of each resource that kubelet could
-// give out.
-func (k *Kubelet) Allocatable(ctx context.Context) (ids map[string][]string, err error) {
-	err = k.ask(ctx, func(ctx context.Context, api podresources.PodResourcesListerClient) error {
-		answer, err := api.GetAllocatableResources(ctx, &podresources.AllocatableResourcesRequest{})
-		if err != nil {
-			return fmt.Errorf("ask kubelet which devices it has to give: %w", err)
-		}
-		ids = map[string][]string{}
-		for _, d := range answer.GetDevices() {
-			ids[d.GetResourceName()] = append(ids[d.GetResourceName()], d.GetDeviceIds()...)
-		}
-		return nil
-	})
-	return ids, err
-}
-
 func (k *Kubelet) ask(ctx context.Context, question func(context.Context, podresources.PodResourcesListerClient) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
