@@ -115,7 +115,7 @@ func (s *site) refused(pods map[string]*corev1.Pod) {
 	}
 	keep := "helm rollback " + release + " "
 	for _, want := range []string{
-		"in use by 3 claims or pods", users + "/gpu-device-", "gpu-0 on dgx-0, used by pod gpu", users + "/vf-device-", "used by pod vf",
+		"in use by 3 claims or pods", users + "/gpu-device-", " on dgx-0, used by pod gpu", users + "/vf-device-", "used by pod vf",
 		users + "/gpu-vf-device-", keep,
 	} {
 		if !strings.Contains(out, want) {
