@@ -80,8 +80,12 @@ func (r Race) Run(ctx context.Context) (_ Result, err error) {
 	}
 	defer ledger.stop()
 	defer func() { err = errors.Join(err, r.tidy(ctx)) }()
-	lasting, cancel := context.WithTimeout(ctx, r.Lasts)
-	defer cancel()
+	// Without a deadline, of which clients would say before it comes that it is too
+	// soon for a request.
+	lasting, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	timer := time.AfterFunc(r.Lasts, func() { end(errOver) })
+	defer timer.Stop()
 	var handovers atomic.Int64
 	group, running := errgroup.WithContext(lasting)
 	for i, node := range r.Nodes {
@@ -103,9 +107,12 @@ func (r Race) Run(ctx context.Context) (_ Result, err error) {
 	return result, err
 }
 
+// errOver is why requests end when the race does.
+var errOver = errors.New("the race is over")
+
 // untilDone takes an error for the end of the race if that has come.
 func untilDone(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+	if errors.Is(context.Cause(ctx), errOver) {
 		return nil
 	}
 	return err
