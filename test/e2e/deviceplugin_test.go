@@ -165,39 +165,6 @@ func TestExtendedResourcesThroughClaims(t *testing.T) {
 	}
 }
 
-// A control plane that knows no claims, as those before Kubernetes 1.34.
-func TestExtendedResourcesWithoutClaims(t *testing.T) {
-	s := newSpace(t, nil)
-	s.needDevicePlugin()
-	s.configure(fmt.Sprintf("devicePlugin: {kinds: [gpu, vf], settle: 1s, vfResources: [{name: %s}]}", vfResource))
-	s.waitAllocatable(gpuResource, gpusPerNode, gpusPerNode)
-	serve := func(ctx context.Context, version string) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		if err := cluster.Serve(ctx, version); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { serve(context.WithoutCancel(s.ctx), "resource.k8s.io/v1=true") })
-	t.Cleanup(s.endPods)
-	serve(s.ctx, "resource.k8s.io/v1=false")
-	s.rollPlugin()
-	s.waitAllocatable(gpuResource, gpusPerNode, gpusPerNode)
-	s.create(onNode(resourcePod("user", 2), s.onlyNode().Name))
-	s.wait("user", harness.Running())
-	wantDistinct(t, harness.GPUs(s.exec("user", "nvidia-smi", "-L")))
-	if log := s.pluginLog(); !strings.Contains(log, "claims cannot be used here") {
-		t.Errorf("the plugin's log does not say that there are no claims:\n%s", log)
-	}
-}
-
-// onNode puts a pod on a node without a scheduler, of which the current one needs
-// an API server that knows claims.
-func onNode(pod *corev1.Pod, node string) *corev1.Pod {
-	pod.Spec.NodeName = node
-	return pod
-}
-
 func TestVFsAsExtendedResources(t *testing.T) {
 	s := newSpace(t, nil)
 	s.needDevicePlugin()
