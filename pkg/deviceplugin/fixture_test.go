@@ -338,6 +338,12 @@ type instance struct {
 // otherwise.
 func (n *node) start(found device.Inventory, set func(*Options)) *instance {
 	n.t.Helper()
+	return n.startFamily("gpu", found, set)
+}
+
+// startFamily is start for a family of another name.
+func (n *node) startFamily(family string, found device.Inventory, set func(*Options)) *instance {
+	n.t.Helper()
 	options := Options{
 		DriverName: testDriver, PodUID: "one", DataDir: filepath.Join(n.dir, "data"), Dir: n.kubelet.dir,
 		CDIDir: filepath.Join(n.dir, "cdi"), DeviceInfoDir: filepath.Join(n.dir, "devinfo"), BootID: testBoot,
@@ -353,7 +359,7 @@ func (n *node) start(found device.Inventory, set func(*Options)) *instance {
 		n.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(n.t.Context())
-	p.Found(ctx, "gpu", found, nil)
+	p.Found(ctx, family, found, nil)
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx, n.published) }()
 	i := &instance{Plugin: p, stop: sync.OnceFunc(func() {

@@ -213,6 +213,20 @@ func (p *Plugin) stamp(ctx context.Context, i *item) error {
 	return nil
 }
 
+// renamed brings a holding up to date whose device is served as another resource by
+// now, and tells whether it is.
+func (p *Plugin) renamed(thing string, h *claimstore.Holding) (bool, error) {
+	i := p.items().occupying(thing)
+	if i == nil || i.resource == nil || i.resource.Name == h.DevicePlugin.Resource {
+		return false, nil
+	}
+	if err := p.infos.remove(h.DevicePlugin.Resource, h.DevicePlugin.ID); err != nil {
+		return false, err
+	}
+	h.DevicePlugin.Resource = i.resource.Name
+	return true, nil
+}
+
 // noteUse writes down who uses the things that are held, for the messages of
 // others, and for when kubelet forgets a pod before its processes have ended.
 func (p *Plugin) noteUse(ctx context.Context, thing string, use kubelet.Use) (claimstore.Holding, error) {
@@ -235,7 +249,11 @@ func (p *Plugin) noteUse(ctx context.Context, thing string, use kubelet.Use) (cl
 	}
 	pods := slices.Concat(use.UIDs, left)
 	users := slices.Sorted(slices.Values(use.Pods))
-	if slices.Equal(pods, h.Pods) && slices.Equal(users, h.DevicePlugin.Users) {
+	renamed, err := p.renamed(thing, h)
+	if err != nil {
+		return claimstore.Holding{}, err
+	}
+	if slices.Equal(pods, h.Pods) && slices.Equal(users, h.DevicePlugin.Users) && !renamed {
 		return *h, nil
 	}
 	h.Pods, h.DevicePlugin.Users = pods, users

@@ -12,9 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/testing/protocmp"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+	"k8s.io/utils/ptr"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
 )
@@ -324,4 +328,90 @@ func TestWithoutKubeletsFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, p.Run(t.Context(), n.published), "missing", "see that it is mounted, or that the configuration's devicePlugin.kinds is empty")
+}
+
+// vfs are VFs of one port, named by their addresses.
+func vfs(addresses ...string) device.Inventory {
+	var found device.Inventory
+	for n, a := range addresses {
+		found.Devices = append(found.Devices, device.Device{
+			Name: "vf-" + strings.NewReplacer(":", "-", ".", "-").Replace(a), Kind: device.KindVF, Occupies: []string{device.PCIThing(a)},
+			Place:      &device.Place{PCI: a, Parent: "0000:18:00.0", Index: n},
+			Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{device.AttributeRDMADevice: {StringValue: ptr.To("mlx5_2")}},
+		})
+	}
+	return found
+}
+
+func TestVFsForMultus(t *testing.T) {
+	const resource, one, two = "nvidia.com/vf", "0000:18:00.1", "0000:18:00.2"
+	n := newNode(t)
+	set := func(o *Options) {
+		o.Kinds = []device.Kind{device.KindVF}
+		o.Resources = []Resource{{
+			Name: resource, Kind: device.KindVF, Variable: "PCIDEVICE_NVIDIA_COM_VF", Network: true, InUse: []string{"InterfaceMissing"},
+			Selects: func(d device.Device) bool { return d.Place.PCI != two },
+			Grant:   func(device.Device) (runtime.Object, bool) { return v1alpha1.DefaultVfConfig(), true },
+		}}
+	}
+	n.gpus.name = "vf"
+	p := n.startFamily("vf", vfs(one, two), set)
+	want := func(health string) {
+		t.Helper()
+		eventually(t, "told to kubelet", func() error {
+			if got := n.kubelet.health(resource); !cmp.Equal(got, map[string]string{one: health}) {
+				return fmt.Errorf("kubelet was told %v", got)
+			}
+			return nil
+		})
+	}
+	want("Healthy")
+	answer, err := n.kubelet.allocate(resource, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := answer.GetEnvs()["PCIDEVICE_NVIDIA_COM_VF"]; got != one {
+		t.Errorf("PCIDEVICE_NVIDIA_COM_VF is %q", got)
+	}
+	info := n.file("devinfo", "nvidia.com-vf-"+one+"-device.json")
+	if want := `{"type":"pci","version":"1.1.0","pci":{"pci-address":"0000:18:00.1","rdma-device":"mlx5_2","pf-pci-address":"0000:18:00.0"}}`; info != want {
+		t.Errorf("the description for Multus is %s, want %s", info, want)
+	}
+
+	// A VF that is in a pod is not on the host, which is no problem of it.
+	n.kubelet.use(one, kubelet.Use{Pods: []string{"ns/pod"}})
+	moved := vfs(one, two)
+	moved.Devices[0].Problems = []device.Problem{{Reason: "InterfaceMissing", Message: "no interface"}}
+	eventually(t, "known to be used", func() error {
+		if i := p.items().byID(one); !p.used(i) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	p.Found(t.Context(), "vf", moved, nil)
+	p.step(t.Context(), n.published)
+	want("Healthy")
+	down := vfs(one, two)
+	down.Devices[0].Problems = append(moved.Devices[0].Problems, device.Problem{Reason: "LinkDown", Message: "no link"})
+	p.Found(t.Context(), "vf", down, nil)
+	want("Unhealthy")
+	p.stop()
+
+	n.kubelet.use(one, kubelet.Use{})
+	n.startFamily("vf", vfs(one, two), forClaims)
+	eventually(t, "gone", func() error {
+		left, err := filepath.Glob(filepath.Join(n.dir, "devinfo", "*"))
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%v", left)
+		}
+		return err
+	})
+	eventually(t, "released", func() error {
+		n.gpus.mu.Lock()
+		defer n.gpus.mu.Unlock()
+		if len(n.gpus.released) != 2 {
+			return fmt.Errorf("released: %v", n.gpus.released)
+		}
+		return nil
+	})
 }

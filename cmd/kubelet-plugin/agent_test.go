@@ -1,0 +1,82 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin"
+)
+
+func vfDevice(address, parent, driver string) device.Device {
+	return device.Device{
+		Name: "vf", Kind: device.KindVF, Place: &device.Place{PCI: address, Parent: parent},
+		Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
+			"driver": {StringValue: ptr.To(driver)}, "pfName": {StringValue: ptr.To("ibp24s0")}, "linkType": {StringValue: ptr.To("infiniband")},
+			"vendor": {StringValue: ptr.To("15b3")}, "device": {StringValue: ptr.To("101e")}, "rdma": {BoolValue: ptr.To(true)},
+		},
+	}
+}
+
+func TestResourcesOfTheConfiguration(t *testing.T) {
+	config, err := v1alpha1.DecodeNodeConfig([]byte(`
+apiVersion: resource.eks-hybrid-dra/v1alpha1
+kind: NodeConfig
+devicePlugin:
+  kinds: [gpu, vf]
+  mode: envvar
+  vfResources:
+  - {name: nvidia.com/vfio, selectors: [{drivers: [vfio-pci]}]}
+  - {name: example.com/ib_vf.1, selectors: [{pfNames: ["ibp24s0#0-3"], linkTypes: [infiniband], rdma: true, vendors: ["15b3"]}]}
+  - {name: example.com/any}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := deviceplugin.Options{EnvVar: true}
+	if err := defaultOptions().configureResources(&options, config.DevicePlugin); err != nil {
+		t.Fatal(err)
+	}
+	type summary struct{ Name, Variable string }
+	var got []summary
+	for _, r := range options.Resources {
+		got = append(got, summary{r.Name, r.Variable})
+	}
+	want := []summary{
+		{"nvidia.com/gpu", "NVIDIA_VISIBLE_DEVICES"}, {"nvidia.com/vfio", "PCIDEVICE_NVIDIA_COM_VFIO"},
+		{"example.com/ib_vf.1", "PCIDEVICE_EXAMPLE_COM_IB_VF_1"}, {"example.com/any", "PCIDEVICE_EXAMPLE_COM_ANY"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("resources (-want +got):\n%s", diff)
+	}
+	for name, test := range map[string]struct {
+		device device.Device
+		want   []bool
+		change bool
+	}{
+		"bound to vfio-pci": {vfDevice("0000:18:00.1", "0000:18:00.0", "vfio-pci"), []bool{true, true, true}, true},
+		"InfiniBand":        {vfDevice("0000:18:00.1", "0000:18:00.0", "mlx5_core"), []bool{false, true, true}, false},
+		"another number": {func() device.Device {
+			d := vfDevice("0000:18:00.5", "0000:18:00.0", "mlx5_core")
+			d.Place.Index = 4
+			return d
+		}(), []bool{false, false, true}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var chosen []bool
+			for _, r := range options.Resources[1:] {
+				chosen = append(chosen, r.Selects(test.device))
+			}
+			if diff := cmp.Diff(test.want, chosen); diff != "" {
+				t.Errorf("resources that select it (-want +got):\n%s", diff)
+			}
+			if config, change := options.Resources[1].Grant(test.device); change != test.change || config == nil {
+				t.Errorf("the family may change the device: %v, by %v", change, config)
+			}
+		})
+	}
+}
