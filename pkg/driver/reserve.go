@@ -85,7 +85,7 @@ func (s *status) tellOnce(ctx context.Context, version string) {
 }
 
 // Offered returns the physical things of the devices that the API offers to claims
-// now, by the PCI functions that its slices name.
+// now.
 func (d *Driver) Offered(ctx context.Context) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
@@ -104,12 +104,26 @@ func (d *Driver) Offered(ctx context.Context) (map[string]bool, error) {
 	things := map[string]bool{}
 	for _, s := range list.Items {
 		for _, dev := range s.Spec.Devices {
-			for _, name := range []resourceapi.QualifiedName{deviceattribute.StandardDeviceAttributePCIBusID, pairs.AttributeVFAddress} {
-				if address := dev.Attributes[name].StringValue; address != nil {
-					things[device.PCIThing(*address)] = true
-				}
+			for _, thing := range d.thingsOf(dev) {
+				things[thing] = true
 			}
 		}
 	}
 	return things, nil
+}
+
+// thingsOf returns what a device of a slice takes up: the PCI functions that the
+// slice names, which stay the same when devices are numbered anew, or what the
+// device of that name takes up here.
+func (d *Driver) thingsOf(published resourceapi.Device) (things []string) {
+	for _, name := range []resourceapi.QualifiedName{deviceattribute.StandardDeviceAttributePCIBusID, pairs.AttributeVFAddress} {
+		if address := published.Attributes[name].StringValue; address != nil {
+			things = append(things, device.PCIThing(*address))
+		}
+	}
+	if len(things) > 0 {
+		return things
+	}
+	found, _ := d.inventory.device(published.Name)
+	return found.Occupies
 }

@@ -138,8 +138,11 @@ func newNodeClaims(t *testing.T, d *Driver) device.Claim {
 	return device.Claim{Namespace: "ns", Name: "none", UID: "none"}
 }
 
+// PCI functions are known by what slices say, whatever has the name here by now;
+// what is none, by the name.
 func TestOfferedSaysWhatTheAPIHas(t *testing.T) {
-	n := newNode(t, "gpu-0")
+	n := newNode(t, "gpu-0-vf", "cpu-3", "cpu-4")
+	n.gpus.devices[1].Occupies, n.gpus.devices[2].Occupies = []string{"cpu-3"}, []string{"cpu-4"}
 	d := n.start()
 	node := testNode
 	attribute := func(address string) resourceapi.DeviceAttribute {
@@ -151,7 +154,7 @@ func TestOfferedSaysWhatTheAPIHas(t *testing.T) {
 			Driver: testDriver, NodeName: &node, Pool: resourceapi.ResourcePool{Name: testPool, Generation: 1, ResourceSliceCount: 1},
 			Devices: []resourceapi.Device{{Name: "gpu-0-vf", Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
 				deviceattribute.StandardDeviceAttributePCIBusID: attribute("0000:1b:00.0"), "vfPCIBusID": attribute("0000:18:00.1"),
-			}}},
+			}}, {Name: "cpu-3"}, {Name: "gone"}},
 		},
 	}
 	if _, err := n.client.ResourceV1().ResourceSlices().Create(t.Context(), slice, createOptions); err != nil {
@@ -161,7 +164,7 @@ func TestOfferedSaysWhatTheAPIHas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]bool{"pci-0000:1b:00.0": true, "pci-0000:18:00.1": true}, got); diff != "" {
+	if diff := cmp.Diff(map[string]bool{"pci-0000:1b:00.0": true, "pci-0000:18:00.1": true, "cpu-3": true}, got); diff != "" {
 		t.Errorf("offered (-want +got):\n%s", diff)
 	}
 }
