@@ -112,6 +112,10 @@ func TestJobsHaveTheNameOfTheRelease(t *testing.T) {
 		if got, want := strings.Contains(string(monitor), "targetLabel: node"), component != "controller"; got != want {
 			t.Errorf("%s gives the label node: %t, want %t", job, got, want)
 		}
+		// Or the namespace of a DaemonSet or Secret would become the controller's.
+		if got, want := strings.Contains(string(monitor), "honorLabels: true"), component == "controller"; got != want {
+			t.Errorf("%s keeps the labels that metrics have: %t, want %t", job, got, want)
+		}
 	}
 	rules, err := yaml.Marshal(objects["PrometheusRule/blue-eks-hybrid-dra"].Object["spec"])
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/nodelabels"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/podprocs"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hybrid/cniaffinity"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hybrid/pullsecret"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust"
 
 	_ "sigs.k8s.io/controller-runtime/pkg/webhook" // has metrics
@@ -69,6 +71,11 @@ func known(t *testing.T) catalog {
 
 	_, err := measure.New(controller, measure.Options{Fleet: fleet.New("eks-hybrid-dra")})
 	must(err)
+	_, err = cniaffinity.NewMetrics(controller)
+	must(err)
+	_, err = pullsecret.NewMetrics(controller)
+	must(err)
+	c.add("eks_hybrid_dra_hybrid_config_valid", everywhere) // made with the manager; docs/hybrid-nodes.md has it
 	must(certificates.New(fake.NewClientset(), certificates.Options{}).Register(controller))
 	for name, labels := range map[string][]string{
 		"leader_election_master_status":              {"name"},

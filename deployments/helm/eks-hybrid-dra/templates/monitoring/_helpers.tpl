@@ -27,6 +27,9 @@ relabelings:
 {{- if index . 2 }}
 - sourceLabels: [__meta_kubernetes_pod_node_name]
   targetLabel: node
+{{- else }}
+# Some metrics have a namespace of their own, which is not the pod's.
+honorLabels: true
 {{- end }}
 {{- end -}}
 
