@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,10 @@ type DevicePluginConfig struct {
 	// Devices that are a GPU together with a VF are then for nobody. None means
 	// that everything is for claims.
 	Kinds []string `json:"kinds,omitempty"`
+	// NodeSelector are labels, each with its value, that the Node must have for
+	// Kinds to count. Empty: they count on every node that has this
+	// configuration.
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 	// Mode is how a container gets its devices: "cdi", which is the default, or
 	// "envvar" for a container runtime without CDI. GPUs then need NVIDIA's
 	// container runtime as the node's default one.
@@ -95,6 +100,7 @@ func (c *DevicePluginConfig) setDefaults() {
 func (c *DevicePluginConfig) copy() DevicePluginConfig {
 	out := *c
 	out.Kinds, out.VFResources = slices.Clone(c.Kinds), slices.Clone(c.VFResources)
+	out.NodeSelector = maps.Clone(c.NodeSelector)
 	for i := range out.VFResources {
 		r := &out.VFResources[i]
 		r.Selectors = slices.Clone(r.Selectors)
@@ -127,6 +133,7 @@ func (c *DevicePluginConfig) validate(path *field.Path, managed []string) field.
 	if c.GPUResource != "" {
 		errs = append(errs, resourceName(path.Child("gpuResource"), c.GPUResource)...)
 	}
+	errs = append(errs, validateNodeSelector(path.Child("nodeSelector"), c.NodeSelector)...)
 	errs = append(errs, c.validateVFs(path.Child("vfResources"))...)
 	if settle, err := c.SettleTime(); err != nil || settle < 0 || settle > maxSettle {
 		errs = append(errs, field.Invalid(path.Child("settle"), c.Settle, fmt.Sprintf("want a duration with its unit, such as 30s, of at most %s", maxSettle)))

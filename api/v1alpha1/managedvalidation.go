@@ -45,16 +45,7 @@ func (c *ManagedConfig) validate(path *field.Path) field.ErrorList {
 			errs = append(errs, field.Duplicate(path.Child("kinds").Index(i), kind))
 		}
 	}
-	selector := path.Child("nodeSelector")
-	for _, key := range slices.Sorted(maps.Keys(c.NodeSelector)) {
-		if problems := validation.IsQualifiedName(key); len(problems) > 0 {
-			errs = append(errs, field.Invalid(selector, key, "want the key of a label: "+strings.Join(problems, "; ")))
-		}
-		value := c.NodeSelector[key]
-		if problems := validation.IsValidLabelValue(value); len(problems) > 0 {
-			errs = append(errs, field.Invalid(selector.Key(key), value, "want the value of a label: "+strings.Join(problems, "; ")))
-		}
-	}
+	errs = append(errs, validateNodeSelector(path.Child("nodeSelector"), c.NodeSelector)...)
 	settle, err := c.SettleTime()
 	switch {
 	case err != nil:
@@ -62,6 +53,20 @@ func (c *ManagedConfig) validate(path *field.Path) field.ErrorList {
 	case settle < MinSettle || settle > maxSettle:
 		errs = append(errs, field.Invalid(path.Child("settle"), c.Settle, fmt.Sprintf(
 			"want %s to %s: with less, both allocators could give a device at the same moment", MinSettle, maxSettle)))
+	}
+	return errs
+}
+
+// validateNodeSelector checks labels that a Node must have.
+func validateNodeSelector(path *field.Path, selector map[string]string) field.ErrorList {
+	var errs field.ErrorList
+	for _, key := range slices.Sorted(maps.Keys(selector)) {
+		if problems := validation.IsQualifiedName(key); len(problems) > 0 {
+			errs = append(errs, field.Invalid(path, key, "want the key of a label: "+strings.Join(problems, "; ")))
+		}
+		if problems := validation.IsValidLabelValue(selector[key]); len(problems) > 0 {
+			errs = append(errs, field.Invalid(path.Key(key), selector[key], "want the value of a label: "+strings.Join(problems, "; ")))
+		}
 	}
 	return errs
 }

@@ -203,6 +203,7 @@ func TestRefuseNodeConfig(t *testing.T) {
 		"device plugin mode":     {nodeHead + "devicePlugin: {mode: env}", []string{`devicePlugin.mode: Unsupported value: "env"`, `"cdi", "envvar"`}},
 		"resource":               {nodeHead + "devicePlugin: {gpuResource: gpu}", []string{`devicePlugin.gpuResource: Invalid value: "gpu": want a domain and a name, such as nvidia.com/gpu`}},
 		"resource of Kubernetes": {nodeHead + "devicePlugin: {gpuResource: kubernetes.io/gpu}", []string{`devicePlugin.gpuResource`, "Kubernetes' own"}},
+		"device plugin, label":   {nodeHead + "devicePlugin: {nodeSelector: {a: 'b c'}}", []string{`devicePlugin.nodeSelector[a]: Invalid value: "b c"`}},
 		"VFs without resource":   {nodeHead + "devicePlugin: {kinds: [vf]}", []string{`devicePlugin.vfResources: Required value: kinds has vf`}},
 		"resource twice":         {nodeHead + "devicePlugin: {vfResources: [{name: a.b/c}, {name: a.b/c}]}", []string{`devicePlugin.vfResources[1].name: Duplicate value: "a.b/c"`}},
 		"resource of GPUs":       {nodeHead + "devicePlugin: {vfResources: [{name: nvidia.com/gpu}]}", []string{`devicePlugin.vfResources[0].name: Duplicate value: "nvidia.com/gpu"`}},
@@ -234,7 +235,7 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 		c.Pairing.Pairs = []GPUNICPair{{GPU: "a", NIC: "a"}}
 		c.Managed.Kinds, c.Managed.NodeSelector = []string{"a"}, map[string]string{"a": "a"}
 		c.NodeLabels = &NodeLabelsConfig{GPU: "a"}
-		c.DevicePlugin.Kinds = []string{"a"}
+		c.DevicePlugin.Kinds, c.DevicePlugin.NodeSelector = []string{"a"}, map[string]string{"a": "a"}
 		c.DevicePlugin.VFResources = []VFResource{{Name: "a", Selectors: []VFSelector{{Vendors: []string{"a"}}}}}
 		return c
 	}
@@ -251,7 +252,7 @@ func TestNodeConfigCopySharesNothing(t *testing.T) {
 	copied.Pairing.Pairs[0] = GPUNICPair{GPU: "b"}
 	copied.Managed.Kinds[0], copied.Managed.NodeSelector["a"] = "b", "b"
 	copied.DevicePlugin.Kinds[0], copied.DevicePlugin.VFResources[0].Selectors[0].Vendors[0] = "b", "b"
-	copied.DevicePlugin.VFResources[0].Name = "b"
+	copied.DevicePlugin.VFResources[0].Name, copied.DevicePlugin.NodeSelector["a"] = "b", "b"
 	copied.NodeLabels.GPU = "b"
 	if diff := cmp.Diff(full(), original); diff != "" {
 		t.Errorf("changing the copy changed the original (-before +after):\n%s", diff)

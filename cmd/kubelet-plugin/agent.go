@@ -24,6 +24,8 @@ import (
 type agent struct {
 	*driver.Driver
 	resources *deviceplugin.Plugin
+	// selector is nil for a driver that is being removed.
+	selector *nodeSelector
 }
 
 // Run runs both; when one ends, so does the other.
@@ -31,9 +33,15 @@ func (a *agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
-		wg  sync.WaitGroup
-		err error
+		wg             sync.WaitGroup
+		err, labelsErr error
 	)
+	if a.selector != nil {
+		wg.Go(func() {
+			defer cancel()
+			labelsErr = a.selector.follow(ctx)
+		})
+	}
 	wg.Go(func() {
 		defer cancel()
 		if err = a.resources.Run(ctx, a.Offered); err != nil {
@@ -43,7 +51,7 @@ func (a *agent) Run(ctx context.Context) error {
 	driverErr := a.Driver.Run(ctx)
 	cancel()
 	wg.Wait()
-	return errors.Join(driverErr, err)
+	return errors.Join(driverErr, err, labelsErr)
 }
 
 // Ready returns nil once both serve kubelet.
@@ -51,9 +59,9 @@ func (a *agent) Ready(ctx context.Context) error {
 	return errors.Join(a.Driver.Ready(ctx), a.resources.Ready(ctx))
 }
 
-// resources returns what serves the extended resources. A driver that is being
-// removed serves none, and waits for those that pods have.
-func (o *options) resources(ctx context.Context, n node, config v1alpha1.DevicePluginConfig, families []driver.Family, registry prometheus.Registerer, removing bool) (*deviceplugin.Plugin, error) {
+// resources returns what serves devices of the kinds as extended resources. Without
+// kinds it waits for those that pods have.
+func (o *options) resources(ctx context.Context, n node, config v1alpha1.DevicePluginConfig, kinds []device.Kind, families []driver.Family, registry prometheus.Registerer) (*deviceplugin.Plugin, error) {
 	settle, err := config.SettleTime()
 	if err != nil {
 		return nil, fmt.Errorf("--config %s: devicePlugin.settle: %w", o.config, err)
@@ -73,6 +81,7 @@ func (o *options) resources(ctx context.Context, n node, config v1alpha1.DeviceP
 			filepath.Join(o.hostRoot, o.kubeletRoot, "pod-resources", "kubelet.sock"),
 			filepath.Join(o.hostRoot, dir, "kubelet_internal_checkpoint")),
 		Processes: podprocs.New(o.procfs()),
+		Kinds:     kinds,
 		EnvVar:    config.Mode == v1alpha1.DevicePluginModeEnvVar,
 		Registry:  registry,
 		Settle:    settle,
@@ -80,19 +89,14 @@ func (o *options) resources(ctx context.Context, n node, config v1alpha1.DeviceP
 	for _, f := range families {
 		options.Families = append(options.Families, f)
 	}
-	if !removing {
-		if err := o.configureResources(&options, config); err != nil {
-			return nil, err
-		}
+	if err := o.configureResources(&options, config); err != nil {
+		return nil, err
 	}
 	return deviceplugin.New(ctx, options)
 }
 
 // configureResources says what is served as which resource.
 func (o *options) configureResources(options *deviceplugin.Options, config v1alpha1.DevicePluginConfig) error {
-	for _, kind := range config.Kinds {
-		options.Kinds = append(options.Kinds, device.Kind(kind))
-	}
 	gpus := deviceplugin.Resource{Name: config.GPUResource, Kind: device.KindGPU}
 	if options.EnvVar {
 		gpus.Variable = "NVIDIA_VISIBLE_DEVICES"

@@ -19,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/apiclient"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/podprocs"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hostbin"
@@ -66,7 +67,17 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 	if err != nil {
 		return nil, err
 	}
-	resources, err := o.resources(ctx, n, config.DevicePlugin, families, registry, removing)
+	var (
+		selector *nodeSelector
+		kinds    []device.Kind
+	)
+	if !removing {
+		if selector, err = newNodeSelector(ctx, n.client, o.nodeName, o.dataDir(), config.DevicePlugin); err != nil {
+			return nil, err
+		}
+		kinds = selector.serves
+	}
+	resources, err := o.resources(ctx, n, config.DevicePlugin, kinds, families, registry)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +105,7 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 	if err != nil {
 		return nil, err
 	}
-	return &agent{Driver: d, resources: resources}, nil
+	return &agent{Driver: d, resources: resources, selector: selector}, nil
 }
 
 // serve runs the agent and its HTTP endpoints; when one ends, so does the
