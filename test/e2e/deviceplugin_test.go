@@ -56,14 +56,14 @@ func TestGPUsAsExtendedResources(t *testing.T) {
 	}
 
 	for _, pod := range pods {
-		wantSameContainers(t, pod, s.wait(pod.Name, harness.Running()))
+		wantUndisturbed(t, pod, s.wait(pod.Name, harness.Running()))
 	}
 	s.restart(harness.Kubelet)
 	s.waitAllocatable(gpuResource, gpusPerNode, gpusPerNode)
 	s.rollPlugin()
 	s.waitAllocatable(gpuResource, gpusPerNode, gpusPerNode)
 	for _, pod := range pods {
-		wantSameContainers(t, pod, s.wait(pod.Name, harness.Running()))
+		wantUndisturbed(t, pod, s.wait(pod.Name, harness.Running()))
 	}
 	s.delete("user-3")
 	books.enter(s.wait("ninth", harness.Running()), 1)
@@ -118,7 +118,7 @@ func TestANodeChangesSidesWhilePodsRun(t *testing.T) {
 		pods = append(pods, pod)
 	}
 	for _, pod := range append(pods, stays, more) {
-		wantSameContainers(t, pod, s.wait(pod.Name, harness.Running()))
+		wantUndisturbed(t, pod, s.wait(pod.Name, harness.Running()))
 	}
 	books.check()
 
@@ -207,7 +207,7 @@ func TestVFsAsExtendedResources(t *testing.T) {
 	s.waitAllocatable(vfResource, vfsPerNode-vfsPerNode/8, vfsPerNode)
 	s.exec("admin", "ip", "link", "set", port+"p", "up")
 	s.waitAllocatable(vfResource, vfsPerNode, vfsPerNode)
-	wantSameContainers(t, before, s.wait("two", harness.Running()))
+	wantUndisturbed(t, before, s.wait("two", harness.Running()))
 }
 
 // portAt returns the port of the VF with an address.
