@@ -212,9 +212,7 @@ func (c *Controller) write(ctx context.Context, claim *resourceapi.ResourceClaim
 		c.Metrics.WriteFailed(claim, err)
 		c.Fleet.Forget(claim.UID)
 		c.waiting.changed()
-		if refusedForGood(err) && c.memory.once(claim.UID, ReasonWriteRefused) {
-			c.warn(claim, ReasonWriteRefused, "The API server refuses to allocate the claim on node %s; it is tried again: %v", node, err)
-		}
+		c.tellRefused(claim, "allocate the claim on node "+node, err)
 		return err
 	}
 	c.Fleet.Wrote(claim.UID, written.ResourceVersion)

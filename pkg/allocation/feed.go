@@ -164,6 +164,9 @@ func (f *feed) observe(claim *resourceapi.ResourceClaim, from source) {
 		return
 	}
 	f.look(claim)
+	if before != nil && gangOf(before) != gangOf(claim) {
+		f.look(before) // the gang that it has left lacks it
+	}
 	if before != nil && before.Status.Allocation != nil && claim.Status.Allocation == nil {
 		f.waiting.changed()
 	}

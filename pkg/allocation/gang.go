@@ -153,8 +153,9 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 	}
 	if err := c.plans.Save(ctx, *plan); err != nil {
 		// It may have been stored, and would be undone by the next leader.
-		for _, choice := range choices {
+		for i, choice := range choices {
 			c.Fleet.Forget(choice.Claim)
+			c.tellRefused(batch[i], "store the plan of gang "+g.name.Name, err)
 		}
 		return reconcile.Result{}, errors.Join(err, c.plans.Delete(ctx, g.name))
 	}

@@ -208,6 +208,7 @@ func (c *Controller) writeMember(ctx context.Context, gang types.NamespacedName,
 			return false, err
 		}
 		if refusedForGood(err) {
+			c.tellRefused(claim, "allocate the claim on node "+member.Node, err)
 			return false, fmt.Errorf("%w: %w", errLost, err)
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
@@ -223,6 +224,13 @@ func (c *Controller) writeMember(ctx context.Context, gang types.NamespacedName,
 // refusedForGood tells whether the API server would not take the same from us a
 // little later. A gang must not hold some devices until it does.
 func refusedForGood(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) }
+
+// tellRefused tells the users of a claim, once, what the API server would not take.
+func (c *Controller) tellRefused(claim *resourceapi.ResourceClaim, doing string, err error) {
+	if refusedForGood(err) && c.memory.once(claim.UID, ReasonWriteRefused) {
+		c.warn(claim, ReasonWriteRefused, "The API server refuses to %s; it is tried again: %v", doing, err)
+	}
+}
 
 // hold makes sure that what the plan gives a claim is there, is ours to give,
 // and is nobody else's.
@@ -296,11 +304,14 @@ func (c *Controller) tellAllocated(plan *gangplan.Plan, written []bool) {
 			size++
 		}
 	}
-	all := strings.Join(slices.Sorted(maps.Keys(nodes)), ", ")
+	of := "a claim of gang " + plan.Gang.Name
+	if size > 1 {
+		of = fmt.Sprintf("%d claims of gang %s are on %s", size, plan.Gang.Name, strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
+	}
 	for i, member := range plan.Members {
 		claim := c.claims.get(types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name})
 		if claim != nil && written[i] {
-			c.inform(claim, ReasonAllocated, "Allocated on node %s: %s; %d claims of gang %s are on %s", member.Node, member.Why, size, plan.Gang.Name, all)
+			c.inform(claim, ReasonAllocated, "Allocated on node %s: %s; %s", member.Node, member.Why, of)
 		}
 	}
 }

@@ -168,8 +168,64 @@ func TestAGangThatTheAPIServerRefuses(t *testing.T) {
 			for len(s.events.Events) > 0 {
 				told += <-s.events.Events + "\n"
 			}
-			if !strings.Contains(told, "GangTimedOut") || !strings.Contains(told, err.Error()) {
+			if !strings.Contains(told, "GangTimedOut") || strings.Count(told, "WriteRefused") != 1 || !strings.Contains(told, err.Error()) {
 				t.Errorf("users are told: %s", told)
+			}
+		})
+	}
+}
+
+// What keeps a gang from being stored is told before its time is over.
+func TestAPlanThatTheAPIServerRefuses(t *testing.T) {
+	s := newStand(t, fleettest.DGX("dgx-0"))
+	client, ok := s.Client.(*fake.Clientset)
+	if !ok {
+		t.Fatalf("the client is a %T", s.Client)
+	}
+	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "plan", errors.New("a policy says no"))
+	client.PrependReactor("create", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, refused })
+	for _, claim := range []string{"train-0", "train-1"} {
+		s.make(gpus(claim, 4, inGang("2")))
+	}
+	gang := Request{NamespacedName: types.NamespacedName{Namespace: "default", Name: "train"}, Gang: true}
+	for range 2 {
+		if _, err := s.Reconcile(t.Context(), gang); err == nil {
+			t.Error("no error")
+		}
+	}
+	if told := s.told(); strings.Count(told, "WriteRefused") != 2 || !strings.Contains(told, "a policy says no") {
+		t.Errorf("events: %s", told)
+	}
+	if n := s.Fleet.View().Node("dgx-0").Pools[0].Free.Len(); n == 0 || len(s.allocated()) > 0 {
+		t.Errorf("holds %v, %d devices are free", s.allocated(), n)
+	}
+}
+
+// A claim may be given another label when its gang has its devices already.
+func TestAGangThatAClaimLeavesGivesAllBack(t *testing.T) {
+	for name, labels := range map[string]map[string]string{
+		"for no gang": nil,
+		"for another": {v1alpha1.LabelGang: "other", v1alpha1.LabelGangSize: "2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStand(t, fleettest.DGX("dgx-0"))
+			for _, claim := range []string{"train-0", "train-1"} {
+				s.make(gpus(claim, 4, inGang("2")))
+			}
+			s.run()
+			if got := s.allocated(); len(got) != 2 {
+				t.Fatalf("allocated: %v", got)
+			}
+			left := s.claims.get(types.NamespacedName{Namespace: "default", Name: "train-1"}).DeepCopy()
+			left.Labels = labels
+			changed, err := s.Client.ResourceV1().ResourceClaims(left.Namespace).Update(t.Context(), left, metav1.UpdateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.feed.observe(changed, fromWatch)
+			s.run()
+			if s.allocated()["train-0"] {
+				t.Error("a gang that lacks a claim has devices")
 			}
 		})
 	}

@@ -252,7 +252,10 @@ func (s *gangSearch) write(ctx context.Context, plan *gangPlan) ([]Choice, error
 			if results == nil {
 				return nil, s.refuse(ctx, m, g.node, more)
 			}
-			why := fmt.Sprintf("%s; the %d claims that are placed together are on %s", describe(g.node, b.board, m.devices, m.v), len(s.claims), nodes(len(plan.grounds)))
+			why := describe(g.node, b.board, m.devices, m.v)
+			if len(s.claims) > 1 {
+				why += fmt.Sprintf("; the %d claims that are placed together are on %s", len(s.claims), nodes(len(plan.grounds)))
+			}
 			for i, c := range m.member {
 				done[c.UID] = Choice{Claim: c.UID, Node: g.node.Name, Allocation: results[i], Why: why}
 			}
