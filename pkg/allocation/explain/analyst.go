@@ -50,11 +50,17 @@ func NewAnalyst(driver string) *Analyst {
 	return &Analyst{driver: driver, classes: classes.NewReader(driver)}
 }
 
-// Ours tells whether the claim asks for devices of the driver.
+// Ours tells whether the claim asks for devices of the driver, or for a class
+// that does not exist and is named as those of the driver are.
 func (a *Analyst) Ours(claim *resourceapi.ResourceClaim, view *fleet.View) bool {
 	return slices.ContainsFunc(classes.Of(&claim.Spec), func(asked classes.Asked) bool {
-		return a.class(view, asked.Class).Ours
+		return a.class(view, asked.Class).Ours || a.missing(view, asked.Class)
 	})
+}
+
+func (a *Analyst) missing(view *fleet.View, class string) bool {
+	_, err := view.Get(class)
+	return err != nil && strings.HasSuffix(class, "."+a.driver)
 }
 
 func (a *Analyst) class(view *fleet.View, name string) classes.Class {
@@ -77,6 +83,11 @@ type question struct {
 // knows by then.
 func (a *Analyst) Explain(ctx context.Context, claim *resourceapi.ResourceClaim, view *fleet.View, users consumers.Consumers) Explanation {
 	q := &question{claim: claim, view: view, consumers: users}
+	for _, t := range requests(claim) {
+		if a.missing(view, t.class) {
+			return Explanation{ReasonImpossible, t.noClass()}
+		}
+	}
 	managed, mixed := a.allocator(q)
 	q.managed = managed
 	if mixed != "" {

@@ -195,6 +195,18 @@ func TestExplain(t *testing.T) {
 		"a selector that fails": {two, claimOf(ask("gpus", "gpu", 1, "device.attributes['eks-hybrid-dra'].color == 'red'")), somebody, ReasonImpossible,
 			"Request gpus: selector 1 fails for device gpu-3: device.attributes['eks-hybrid-dra'].color == 'red': no such key: color. " +
 				"Such a claim is not allocated at all: make a new one whose selector asks first whether the attribute is there. 2 nodes publish devices of eks-hybrid-dra."},
+		"a class of ours that is missing": {two, claimOf(ask("gpus", "manged-gpu."+driver, 1)), nobody, ReasonImpossible,
+			`Request gpus names the DeviceClass "manged-gpu.eks-hybrid-dra", which does not exist: create it, or name another one in a new claim.`},
+		"managed, a selector that fails for some": {[]machine{{name: "dgx-0", managed: true, taken: []string{"gpu-0", "gpu-1"}}},
+			claimOf(ask("gpus", "managed-gpu", 1, "device.attributes['eks-hybrid-dra'].index < 2 || device.attributes['eks-hybrid-dra'].color == 'red'")), nobody, ReasonWaiting,
+			"Request gpus needs 1 device on one node, and no device is free. 1 node publishes devices of eks-hybrid-dra. " +
+				"Request gpus: 4 devices match class managed-gpu, 2 after selector (device.attributes['eks-hybrid-dra'].index < 2 || device.att…), 0 are free. " +
+				"Devices for which a selector fails are not given: selector 1 fails for device gpu-3: device.attributes['eks-hybrid-dra'].index < 2 || device.att…: no such key: color."},
+		"managed, a selector that fails for all": {[]machine{{name: "dgx-0", managed: true}},
+			claimOf(ask("gpus", "managed-gpu", 1, "device.attributes['eks-hybrid-dra'].color == 'red'")), nobody, ReasonImpossible,
+			"Request gpus needs 1 device on one node, and no node has that, even if all devices were free. 1 node publishes devices of eks-hybrid-dra. " +
+				"Request gpus: 4 devices match class managed-gpu, 0 after selector (device.attributes['eks-hybrid-dra'].color == 'red'), 0 are free. " +
+				"Devices for which a selector fails are not given: selector 1 fails for device gpu-3: device.attributes['eks-hybrid-dra'].color == 'red': no such key: color."},
 		"no class": {two, claimOf(ask("gpus", "gpuu", 1), ask("more", "gpu", 1)), somebody, ReasonImpossible,
 			`Request gpus names the DeviceClass "gpuu", which does not exist: create it, or name another one in a new claim. ` +
 				"2 nodes publish devices of eks-hybrid-dra. Request more: 8 devices match class gpu, 3 are free."},
@@ -295,7 +307,7 @@ func TestExplainEndsWithItsTime(t *testing.T) {
 func TestOurs(t *testing.T) {
 	view := fleetOf().View()
 	a := NewAnalyst(driver)
-	for class, want := range map[string]bool{"gpu": true, "managed-gpu": true, "nic": false, "missing": false} {
+	for class, want := range map[string]bool{"gpu": true, "managed-gpu": true, "nic": false, "missing": false, "missing." + driver: true} {
 		if got := a.Ours(claimOf(ask("r", class, 1)), view); got != want {
 			t.Errorf("a claim of class %s is ours: %v, want %v", class, got, want)
 		}

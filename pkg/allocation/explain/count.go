@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -41,7 +42,7 @@ func (a *Analyst) count(ctx context.Context, q *question, p *places) ([]*tally, 
 	for _, t := range tallies {
 		class, err := q.view.Get(t.class)
 		if err != nil {
-			t.trouble = fmt.Sprintf("%s names the DeviceClass %q, which does not exist: create it, or name another one in a new claim.", t.title(), t.class)
+			t.trouble = t.noClass()
 			continue
 		}
 		meaning := a.classes.Read(class)
@@ -64,8 +65,12 @@ func (c *counter) add(ctx context.Context, t *tally, class *resourceapi.DeviceCl
 	var left []fleet.Set
 	for _, pool := range node.Pools {
 		m := c.match(ctx, t, class, pool)
-		if m.failed != "" && t.trouble == "" {
-			t.trouble = fmt.Sprintf("%s: %s", t.title(), m.failed)
+		switch {
+		case m.failed == "":
+		case managed: // the controller leaves such devices out
+			t.failed = cmp.Or(t.failed, m.failed)
+		default: // kube-scheduler gives up
+			t.trouble = cmp.Or(t.trouble, fmt.Sprintf("%s: %s. Such a claim is not allocated at all: make a new one whose selector asks first whether the attribute is there.", t.title(), m.failed))
 		}
 		t.ofClass += m.class.Len()
 		last := m.class
@@ -120,7 +125,7 @@ func (c *counter) filter(ctx context.Context, pool *fleet.Pool, devices fleet.Se
 	left, failed := fleet.MakeSet(len(pool.Shape.Devices)), ""
 	for d := range devices.All() {
 		if ok, err := c.matches(ctx, pool.Device(d), selectors); err != nil {
-			failed = fmt.Sprintf("selector %s fails for device %s: %v. Such a claim is not allocated at all: make a new one whose selector asks first whether the attribute is there.", which, pool.Shape.Devices[d].Name, err)
+			failed = fmt.Sprintf("selector %s fails for device %s: %v", which, pool.Shape.Devices[d].Name, err)
 		} else if ok {
 			left.Add(d)
 		}

@@ -30,6 +30,9 @@ type tally struct {
 	foreign bool
 	// trouble is what makes the request impossible whatever is free.
 	trouble string
+	// failed is a selector that fails for a device, which the controller
+	// therefore does not give.
+	failed string
 
 	// ofClass is how many devices match the class, after how many are left after
 	// each selector. The numbers below are of those that are left in the end, on
@@ -85,6 +88,11 @@ func (t *tally) title() string {
 		return "Alternative " + t.name
 	}
 	return "Request " + t.name
+}
+
+// noClass says that the request's class is not there.
+func (t *tally) noClass() string {
+	return fmt.Sprintf("%s names the DeviceClass %q, which does not exist: create it, or name another one in a new claim.", t.title(), t.class)
 }
 
 // needs says how many devices are asked for.
@@ -218,6 +226,9 @@ func (t *tally) String() string {
 	}
 	b.WriteString(t.left())
 	fmt.Fprintf(&b, ", %d %s free.", t.free, verb(t.free, "is", "are"))
+	if t.failed != "" {
+		fmt.Fprintf(&b, " Devices for which a selector fails are not given: %s.", t.failed)
+	}
 	return b.String()
 }
 
