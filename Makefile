@@ -19,6 +19,8 @@ RACE_MINUTES ?= 10
 VERSIONS ?= 1.36.3 1.35.4
 # What "make bench" measures: prepare, attach, pairs or controller.
 BENCH ?= prepare
+# With 1, "make test-privileges" also takes each right away.
+PRIVILEGES_MUTATE ?=
 # Further arguments of "go test" for unit and end-to-end tests, such as
 # TESTARGS="-run TestOneGPU".
 TESTARGS ?=
@@ -69,7 +71,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 
 .PHONY: test
 test: deps-build deps-cluster lint unit fuzz-shortly test-monitoring test-cluster faults $(parts) guest-parts ## Run all tests.
-	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest" "$(MAKE) PARTS_ARE_BUILT=1 e2e test-controller test-chart"
+	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest" "$(MAKE) PARTS_ARE_BUILT=1 e2e test-controller test-chart test-privileges"
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
@@ -78,7 +80,7 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(chart(/.*)?|controller|e2e|faults|guest|monitoring)$$')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(chart(/.*)?|controller|e2e|faults|guest|monitoring|privileges)$$')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
 
 .PHONY: test-monitoring
@@ -104,6 +106,10 @@ test-controller: $(parts) ## Test the controller: claims, gangs, crashes, and a 
 .PHONY: test-chart
 test-chart: $(parts) ## Test the chart: what it renders, and its life on a cluster from install to uninstall.
 	@$(step) "tests of the chart" env $(on_cluster) go test -count=1 -timeout 20m -v $(TESTARGS) ./test/chart/...
+
+.PHONY: test-privileges
+test-privileges: $(parts) ## Test that each program may do what it needs and nothing else. PRIVILEGES_MUTATE=1 also takes each right away, in half an hour.
+	@$(step) "tests of privileges" env $(on_cluster) PRIVILEGES_MUTATE=$(PRIVILEGES_MUTATE) go test -count=1 -timeout $(if $(PRIVILEGES_MUTATE),90m,15m) -v $(TESTARGS) ./test/privileges/...
 
 .PHONY: test-guest
 test-guest: $(parts) guest-parts ## Run the tests that need real SR-IOV, in a QEMU guest. A Debian machine has all it takes.

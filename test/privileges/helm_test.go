@@ -49,6 +49,7 @@ func (s *scene) install(ctx context.Context, values string) error {
 	if err != nil {
 		return err
 	}
+	s.installed = values
 	for _, c := range []component{plugin(), controller()} {
 		if err := s.waitReady(ctx, c); err != nil {
 			return err

@@ -108,6 +108,9 @@ func runTests(ctx context.Context, m *testing.M) int {
 	if err == nil {
 		err = world.prepare(ctx)
 	}
+	if err == nil {
+		world.rights, err = granted(ctx, world)
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
 		world.Report(ctx, os.Stderr)

@@ -8,6 +8,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
@@ -87,6 +88,12 @@ func granted(ctx context.Context, s *scene) ([]right, error) {
 		}
 		return nil
 	}
+	// A hook that was broken off has left them.
+	left := func(name string) bool {
+		return slices.ContainsFunc(hooks.objects, func(o *unstructured.Unstructured) bool { return o.GetName() == name })
+	}
+	everywhere.Items = slices.DeleteFunc(everywhere.Items, func(b rbacv1.ClusterRoleBinding) bool { return left(b.Name) })
+	somewhere.Items = slices.DeleteFunc(somewhere.Items, func(b rbacv1.RoleBinding) bool { return left(b.Name) })
 	for _, b := range append(everywhere.Items, hooks.clusterRoleBindings...) {
 		if err := add(role{kind: b.RoleRef.Kind, name: b.RoleRef.Name}, "", b.Subjects); err != nil {
 			return nil, err

@@ -31,6 +31,10 @@ const (
 type scene struct {
 	*harness.Cluster
 	log *auditLog
+	// installed are the values of the release.
+	installed string
+	// rights are those of the release with everything.
+	rights []right
 	// known are the release's hooks, once helm was asked.
 	known *hooks
 	// missing is a right of a hook that it is not given.

@@ -158,13 +158,18 @@ func (s *scene) uninstallable(ctx context.Context) error {
 func (s *scene) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return s.reset(ctx, everything)
+}
+
+// reset installs the release anew, without what pods of it have done.
+func (s *scene) reset(ctx context.Context, values string) error {
 	if _, err := s.helm(ctx, "uninstall", release, "--no-hooks", "--ignore-not-found"); err != nil {
 		return err
 	}
 	if _, err := s.Kubectl(ctx, "delete", "jobs,pods", "--all", "-n", harness.Namespace, "--force", "--grace-period=0"); err != nil {
 		return err
 	}
-	return s.install(ctx, everything)
+	return s.install(ctx, values)
 }
 
 // applyObject applies one object as it is.

@@ -102,30 +102,30 @@ func (s *scene) staleSlice(ctx context.Context) error {
 
 // taintedGPU has the plugin change the pair that the GPU is a part of.
 func (s *scene) taintedGPU(ctx context.Context) error {
-	rules := s.Client.ResourceV1().DeviceTaintRules()
-	remove := func(ctx context.Context) error {
-		if err := rules.Delete(ctx, "service", metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return err
-		}
-		return s.waitTaintedPair(ctx, false)
-	}
-	if err := remove(ctx); err != nil {
+	if err := errors.Join(s.removeRule(ctx), s.waitTaintedPair(ctx, false), s.makeRule(ctx)); err != nil {
 		return err
 	}
-	_, err := rules.Create(ctx, &resourceapi.DeviceTaintRule{
+	return errors.Join(s.waitTaintedPair(ctx, true), s.removeRule(ctx), s.waitTaintedPair(ctx, false))
+}
+
+// makeRule takes a GPU out of service.
+func (s *scene) makeRule(ctx context.Context) error {
+	_, err := s.Client.ResourceV1().DeviceTaintRules().Create(ctx, &resourceapi.DeviceTaintRule{
 		ObjectMeta: metav1.ObjectMeta{Name: "service"},
 		Spec: resourceapi.DeviceTaintRuleSpec{
 			DeviceSelector: &resourceapi.DeviceTaintSelector{Driver: ptr.To(harness.DriverName), Device: ptr.To("gpu-0")},
 			Taint:          resourceapi.DeviceTaint{Key: "example.com/service", Effect: resourceapi.DeviceTaintEffectNoSchedule},
 		},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		return err
+	return err
+}
+
+func (s *scene) removeRule(ctx context.Context) error {
+	err := s.Client.ResourceV1().DeviceTaintRules().Delete(ctx, "service", metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
 	}
-	if err := s.waitTaintedPair(ctx, true); err != nil {
-		return err
-	}
-	return remove(ctx)
+	return err
 }
 
 func (s *scene) waitTaintedPair(ctx context.Context, want bool) error {
@@ -324,17 +324,45 @@ func (s *scene) gangLacks(ctx context.Context) error {
 	return errors.Join(err, s.clear(ctx))
 }
 
-// claimWaits has events that tell why, the second of which is the first one
-// told again.
+// claimWaits is told why it waits, then something else, and then the first again,
+// which is counted in its event.
 func (s *scene) claimWaits(ctx context.Context) error {
-	if err := s.clear(ctx); err != nil {
+	if err := errors.Join(s.clear(ctx), s.removeRule(ctx)); err != nil {
 		return err
 	}
 	if err := s.applyOwn(ctx, "waits.yaml"); err != nil {
 		return err
 	}
-	_, err := s.WaitEvent(ctx, users, "waits", "")
-	return errors.Join(err, s.clear(ctx))
+	told := func(count int32, messages int) error {
+		return eventually(ctx, fmt.Sprintf("the claim has %d events, one of them told %d times", messages, count), func(ctx context.Context) error {
+			list, err := s.Client.CoreV1().Events(users).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=waits,involvedObject.kind=ResourceClaim"})
+			if err != nil {
+				return err
+			}
+			most, text := int32(0), ""
+			for _, event := range list.Items {
+				most = max(most, event.Count)
+				text += fmt.Sprintf("\n%d times: %s", event.Count, event.Message)
+			}
+			if most < count || len(list.Items) < messages {
+				return fmt.Errorf("there are%s", text)
+			}
+			return nil
+		})
+	}
+	if err := told(1, 1); err != nil {
+		return err
+	}
+	if err := s.makeRule(ctx); err != nil {
+		return err
+	}
+	if err := told(1, 2); err != nil {
+		return err
+	}
+	if err := s.removeRule(ctx); err != nil {
+		return err
+	}
+	return errors.Join(told(2, 2), s.clear(ctx))
 }
 
 // registryFails is told by an event.
