@@ -333,9 +333,13 @@ func (s *scene) claimWaits(ctx context.Context) error {
 	if err := s.applyOwn(ctx, "waits.yaml"); err != nil {
 		return err
 	}
+	claim, err := s.Client.ResourceV1().ResourceClaims(users).Get(ctx, "waits", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
 	told := func(count int32, messages int) error {
 		return eventually(ctx, fmt.Sprintf("the claim has %d events, one of them told %d times", messages, count), func(ctx context.Context) error {
-			list, err := s.Client.CoreV1().Events(users).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=waits,involvedObject.kind=ResourceClaim"})
+			list, err := s.Client.CoreV1().Events(users).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(claim.UID)})
 			if err != nil {
 				return err
 			}
