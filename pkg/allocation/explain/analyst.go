@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/klog/v2"
@@ -43,11 +44,13 @@ func (e Explanation) Warning() bool { return e.Reason == ReasonImpossible }
 type Analyst struct {
 	driver  string
 	classes *classes.Reader
+	// tryTime bounds one question to the allocator.
+	tryTime time.Duration
 }
 
 // NewAnalyst returns an analyst for claims of the driver.
 func NewAnalyst(driver string) *Analyst {
-	return &Analyst{driver: driver, classes: classes.NewReader(driver)}
+	return &Analyst{driver: driver, classes: classes.NewReader(driver), tryTime: tryTime}
 }
 
 // Ours tells whether the claim asks for devices of the driver, or for a class
@@ -174,7 +177,11 @@ func (a *Analyst) judge(ctx context.Context, q *question, p *places, tallies []*
 		return Explanation{ReasonImpossible, text + "."}
 	}
 	if t := worst(tallies, (*tally).notEnough); t != nil {
-		return Explanation{ReasonWaiting, fmt.Sprintf("%s needs %s, and %s.", t.title(), t.needs(), t.shortOf())}
+		return a.onceFree(ctx, q, p, tallies, fmt.Sprintf("%s needs %s, and %s.", t.title(), t.needs(), t.shortOf()))
+	}
+	if slices.ContainsFunc(tallies, func(t *tally) bool { return t.failed != "" }) {
+		// The allocator would fail with the selector.
+		return Explanation{ReasonWaiting, "Each request alone has enough free devices, but whether some fit together cannot be told of a claim with a selector that fails."}
 	}
 	return a.search(ctx, q, p, tallies)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -195,6 +196,20 @@ func TestExplain(t *testing.T) {
 		"a selector that fails": {two, claimOf(ask("gpus", "gpu", 1, "device.attributes['eks-hybrid-dra'].color == 'red'")), somebody, ReasonImpossible,
 			"Request gpus: selector 1 fails for device gpu-3: device.attributes['eks-hybrid-dra'].color == 'red': no such key: color. " +
 				"Such a claim is not allocated at all: make a new one whose selector asks first whether the attribute is there. 2 nodes publish devices of eks-hybrid-dra."},
+		"two requests that no machine has": {[]machine{{name: "dgx-0", taken: []string{"gpu-0"}}}, claimOf(ask("a", "gpu", 4), ask("b", "gpu", 1)), somebody, ReasonImpossible,
+			"Request a needs 4 devices on one node, and dgx-0, which has most, has 3 free. It would fit nowhere even if all devices were free. " +
+				"1 node publishes devices of eks-hybrid-dra. Request a: 4 devices match class gpu, 3 are free. Request b: 4 devices match class gpu, 3 are free."},
+		"two requests that a machine has": {[]machine{{name: "dgx-0", taken: []string{"gpu-0", "gpu-1"}}}, claimOf(ask("a", "gpu", 3), ask("b", "gpu", 1)), somebody, ReasonWaiting,
+			"Request a needs 3 devices on one node, and dgx-0, which has most, has 2 free. " +
+				"1 node publishes devices of eks-hybrid-dra. Request a: 4 devices match class gpu, 2 are free. Request b: 4 devices match class gpu, 2 are free."},
+		"two requests, and what is ill may get well": {[]machine{{name: "dgx-0", ill: []string{"gpu-1"}}}, claimOf(ask("a", "gpu", 3), ask("b", "gpu", 4)), somebody, ReasonWaiting,
+			"Request b needs 4 devices on one node, and dgx-0, which has most, has 3 free. " +
+				"1 node publishes devices of eks-hybrid-dra. Request a: 4 devices match class gpu, 1 is tainted (XidError), 3 are free. Request b: 4 devices match class gpu, 1 is tainted (XidError), 3 are free."},
+		"managed, a selector that fails, and enough": {[]machine{{name: "dgx-0", managed: true}},
+			claimOf(ask("gpus", "managed-gpu", 1, "device.attributes['eks-hybrid-dra'].index < 2 || device.attributes['eks-hybrid-dra'].color == 'red'")), nobody, ReasonWaiting,
+			"Each request alone has enough free devices, but whether some fit together cannot be told of a claim with a selector that fails. 1 node publishes devices of eks-hybrid-dra. " +
+				"Request gpus: 4 devices match class managed-gpu, 2 after selector (device.attributes['eks-hybrid-dra'].index < 2 || device.att…), 2 are free. " +
+				"Devices for which a selector fails are not given: selector 1 fails for device gpu-3: device.attributes['eks-hybrid-dra'].index < 2 || device.att…: no such key: color."},
 		"a class of ours that is missing": {two, claimOf(ask("gpus", "manged-gpu."+driver, 1)), nobody, ReasonImpossible,
 			`Request gpus names the DeviceClass "manged-gpu.eks-hybrid-dra", which does not exist: create it, or name another one in a new claim.`},
 		"managed, a selector that fails for some": {[]machine{{name: "dgx-0", managed: true, taken: []string{"gpu-0", "gpu-1"}}},
@@ -269,14 +284,17 @@ func TestExplain(t *testing.T) {
 			"Enough devices are free, for instance on dgx-0; the controller allocates the claim in a moment, unless it waits for others of its gang or for a while after a failure. " +
 				`1 node publishes devices of eks-hybrid-dra. Request gpus: 4 devices match class managed-gpu, 4 are free. All 16 claims of the gang "train" are allocated together.`},
 		"alternatives": {two, claimOf(resourceapi.DeviceRequest{Name: "gpus", FirstAvailable: []resourceapi.DeviceSubRequest{
-			{Name: "four", DeviceClassName: "gpu", Count: 4}, {Name: "three", DeviceClassName: "gpu", Count: 3},
+			{Name: "four", DeviceClassName: "gpu", AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: 4},
+			{Name: "three", DeviceClassName: "gpu", AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: 3},
 		}}), somebody, ReasonWaiting,
 			"Alternative gpus/four needs 4 devices on one node, and dgx-1, which has most, has 2 free. 2 nodes publish devices of eks-hybrid-dra. " +
 				"Alternative gpus/four: 8 devices match class gpu, 3 are free. Alternative gpus/three: 8 devices match class gpu, 3 are free."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := fleetOf(test.fleet...)
-			got := NewAnalyst(driver).Explain(t.Context(), test.claim, f.View(), test.pods)
+			a := NewAnalyst(driver)
+			a.tryTime = time.Minute // for machines that are busy
+			got := a.Explain(t.Context(), test.claim, f.View(), test.pods)
 			if diff := cmp.Diff(Explanation{test.reason, test.text}, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -301,6 +319,27 @@ func TestExplainEndsWithItsTime(t *testing.T) {
 	got := NewAnalyst(driver).Explain(ctx, claimOf(ask("gpus", "gpu", 1)), fleetOf(machine{name: "dgx-0"}).View(), pod(nil))
 	if got.Reason != ReasonWaiting || !strings.Contains(got.Text, "too many different devices") {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// What the allocator did not find in time may be there all the same.
+func TestNothingIsSaidToFitNowhereBecauseTheAllocatorIsSlow(t *testing.T) {
+	a := NewAnalyst(driver)
+	a.tryTime = time.Nanosecond
+	for name, test := range map[string]struct {
+		taken []string
+		claim *resourceapi.ResourceClaim
+		want  string
+	}{
+		"enough is free": {nil, sameNUMA(claimOf(ask("gpus", "gpu", 2), ask("pairs", "gpu-vf", 1)), "gpus"), "takes too long"},
+		"too little is":  {[]string{"gpu-0"}, claimOf(ask("a", "gpu", 4), ask("b", "gpu", 1)), "has 3 free"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := a.Explain(t.Context(), test.claim, fleetOf(machine{name: "dgx-0", taken: test.taken}).View(), pod(nil))
+			if got.Reason != ReasonWaiting || !strings.Contains(got.Text, test.want) || strings.Contains(got.Text, "nowhere") {
+				t.Errorf("got %+v", got)
+			}
+		})
 	}
 }
 

@@ -23,6 +23,17 @@ const (
 	tryTime = 200 * time.Millisecond
 )
 
+// onceFree tells how it is with a claim for which too little is free: whether it
+// would fit if nothing were given. Devices that are not there for now may be the
+// reason why it would not, and a single request has been counted already.
+func (a *Analyst) onceFree(ctx context.Context, q *question, p *places, tallies []*tally, text string) Explanation {
+	if len(tallies) == 1 || slices.ContainsFunc(tallies, func(t *tally) bool { return t.temporary() || len(t.ill) > 0 || t.failed != "" }) {
+		return Explanation{ReasonWaiting, text}
+	}
+	claim, _ := ownPart(q.claim, tallies)
+	return a.blame(ctx, q, p, claim, text)
+}
+
 // search asks the allocator itself, once the numbers do not tell why the claim
 // waits: first for the claim as it is, then with one constraint less at a time.
 func (a *Analyst) search(ctx context.Context, q *question, p *places, tallies []*tally) Explanation {
@@ -31,24 +42,25 @@ func (a *Analyst) search(ctx context.Context, q *question, p *places, tallies []
 		return Explanation{ReasonWaiting, "It waits for devices of other drivers."}
 	}
 	nodes := differing(p.fitting)
-	if node := a.fitting(ctx, q, nodes, claim, true); node != "" {
+	node, sure := a.fitting(ctx, q, nodes, claim, true)
+	if node != "" {
 		return a.devicesThere(q, node, foreign)
 	}
-	if ctx.Err() != nil {
+	if !sure {
 		return Explanation{ReasonWaiting, "Each request alone has enough free devices, but to find out whether some fit together takes too long."}
 	}
 	constraints := claim.Spec.Devices.Constraints
 	for i, c := range constraints {
 		less := claim.DeepCopy()
 		less.Spec.Devices.Constraints = slices.Delete(less.Spec.Devices.Constraints, i, i+1)
-		if node := a.fitting(ctx, q, nodes, less, true); node != "" {
+		if node, _ := a.fitting(ctx, q, nodes, less, true); node != "" {
 			return a.blame(ctx, q, p, claim, fmt.Sprintf("On %s the claim would fit now but for the constraint that %s.", node, describe(c)))
 		}
 	}
 	if len(constraints) > 1 {
 		less := claim.DeepCopy()
 		less.Spec.Devices.Constraints = nil
-		if node := a.fitting(ctx, q, nodes, less, true); node != "" {
+		if node, _ := a.fitting(ctx, q, nodes, less, true); node != "" {
 			return a.blame(ctx, q, p, claim, fmt.Sprintf("On %s the claim would fit now but for its constraints, of which dropping one is not enough: %s.", node, describeAll(constraints)))
 		}
 	}
@@ -73,7 +85,7 @@ func (a *Analyst) devicesThere(q *question, node string, foreign bool) Explanati
 
 // blame adds whether the claim would fit if nothing were given to others.
 func (a *Analyst) blame(ctx context.Context, q *question, p *places, claim *resourceapi.ResourceClaim, text string) Explanation {
-	if a.fitting(ctx, q, shapes(p.fitting), claim, false) == "" && ctx.Err() == nil {
+	if node, sure := a.fitting(ctx, q, shapes(p.fitting), claim, false); node == "" && sure {
 		return Explanation{ReasonImpossible, text + " It would fit nowhere even if all devices were free."}
 	}
 	return Explanation{ReasonWaiting, text}
@@ -139,20 +151,23 @@ func freeOn(n *fleet.Node) int {
 }
 
 // fitting returns the first node on which the allocator finds devices for the
-// claim, with what is given taken into account or not.
-func (a *Analyst) fitting(ctx context.Context, q *question, nodes []*fleet.Node, claim *resourceapi.ResourceClaim, given bool) string {
+// claim, with what is given taken into account or not. It is not sure of there
+// being none if the allocator did not come to an end in time.
+func (a *Analyst) fitting(ctx context.Context, q *question, nodes []*fleet.Node, claim *resourceapi.ResourceClaim, given bool) (node string, sure bool) {
+	sure = true
 	for _, n := range nodes {
-		if ctx.Err() != nil {
-			return ""
-		}
-		try, cancel := context.WithTimeout(ctx, tryTime)
+		try, cancel := context.WithTimeout(ctx, a.tryTime)
 		ok := a.fits(try, q, n, claim, given)
+		sure = sure && try.Err() == nil
 		cancel()
-		if ok {
-			return n.Name
+		switch {
+		case ok:
+			return n.Name, true
+		case ctx.Err() != nil:
+			return "", false
 		}
 	}
-	return ""
+	return "", sure
 }
 
 func (a *Analyst) fits(ctx context.Context, q *question, n *fleet.Node, claim *resourceapi.ResourceClaim, given bool) bool {
