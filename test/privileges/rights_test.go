@@ -2,6 +2,7 @@ package privileges
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -162,6 +163,9 @@ func takeAwayEach(t *testing.T, log *auditLog, rights []right, used map[right]st
 	}
 }
 
+// afterStep is how long a request is waited for when the step has ended.
+const afterStep = 30 * time.Second
+
 // refusal takes a step until a request is refused that needs the right.
 func refusal(ctx context.Context, log *auditLog, r right, step step) (request, error) {
 	if _, err := log.news(ctx); err != nil {
@@ -177,6 +181,7 @@ func refusal(ctx context.Context, log *auditLog, r right, step step) (request, e
 	})
 	defer taking.Wait()
 	defer cancel()
+	var after <-chan time.Time
 	for last := false; ; {
 		news, err := log.news(ctx)
 		if err != nil {
@@ -188,10 +193,13 @@ func refusal(ctx context.Context, log *auditLog, r right, step step) (request, e
 			}
 		}
 		if last {
-			return request{}, fmt.Errorf("nothing was refused; it ended with: %w", ended)
+			return request{}, errors.Join(errors.New("nothing was refused"), ended)
 		}
 		select {
 		case <-done:
+			// What programs do besides goes on when the step has ended.
+			done, after = nil, time.After(afterStep)
+		case <-after:
 			last = true
 		case <-time.After(200 * time.Millisecond):
 		}
