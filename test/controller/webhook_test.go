@@ -17,6 +17,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -77,6 +78,12 @@ func newWebhookBed(t *testing.T) *webhookBed {
 	for _, object := range b.manifests(t) {
 		b.create(t, object)
 	}
+	// Claims and classes the controller reads by what else it may do.
+	b.create(t, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: b.prefix + "-controller"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "eks-hybrid-dra-controller"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: b.prefix, Name: "eks-hybrid-dra-controller"}},
+	})
 	as := rest.CopyConfig(config)
 	as.Impersonate.UserName = "system:serviceaccount:" + b.prefix + ":eks-hybrid-dra-controller"
 	for i := range 2 {
@@ -184,9 +191,11 @@ func (b *webhookBed) serve(t *testing.T, config *rest.Config, i int) {
 		cancel()
 		group.Wait()
 	})
+	informed, cancelInformed := context.WithTimeout(ctx, patience)
+	defer cancelInformed()
 	for _, object := range []client.Object{&resourceapi.DeviceClass{}, &resourceapi.ResourceClaim{}, &resourceapi.ResourceClaimTemplate{}} {
-		if _, err := reader.GetInformer(ctx, object); err != nil {
-			t.Fatal(err)
+		if _, err := reader.GetInformer(informed, object); err != nil {
+			t.Fatalf("read objects of type %T: %v", object, err)
 		}
 	}
 	b.create(t, &discoveryv1.EndpointSlice{
