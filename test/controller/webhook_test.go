@@ -78,14 +78,15 @@ func newWebhookBed(t *testing.T) *webhookBed {
 	for _, object := range b.manifests(t) {
 		b.create(t, object)
 	}
-	// Claims and classes the controller reads by what else it may do.
+	// Claims and classes are in the role that the controller has besides.
+	const account = "eks-hybrid-dra-controller"
 	b.create(t, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: b.prefix + "-controller"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "eks-hybrid-dra-controller"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: b.prefix, Name: "eks-hybrid-dra-controller"}},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: account},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: b.prefix, Name: account}},
 	})
 	as := rest.CopyConfig(config)
-	as.Impersonate.UserName = "system:serviceaccount:" + b.prefix + ":eks-hybrid-dra-controller"
+	as.Impersonate.UserName = "system:serviceaccount:" + b.prefix + ":" + account
 	for i := range 2 {
 		b.serve(t, as, i)
 	}
@@ -191,11 +192,9 @@ func (b *webhookBed) serve(t *testing.T, config *rest.Config, i int) {
 		cancel()
 		group.Wait()
 	})
-	informed, cancelInformed := context.WithTimeout(ctx, patience)
-	defer cancelInformed()
 	for _, object := range []client.Object{&resourceapi.DeviceClass{}, &resourceapi.ResourceClaim{}, &resourceapi.ResourceClaimTemplate{}} {
-		if _, err := reader.GetInformer(informed, object); err != nil {
-			t.Fatalf("read objects of type %T: %v", object, err)
+		if _, err := reader.GetInformer(ctx, object); err != nil {
+			t.Fatal(err)
 		}
 	}
 	b.create(t, &discoveryv1.EndpointSlice{
