@@ -158,6 +158,30 @@ func TestTheGuidesCommand(t *testing.T) {
 	if err == nil || !strings.Contains(out, "driver.enableCPU") {
 		t.Errorf("CPUs are not refused clearly: %v", err)
 	}
+	s.besideAnother()
+	// Those of the controller that come with the webhook are not ready without a
+	// certificate, and those that lead until then make none.
+	for _, enabled := range []string{"false", "true"} {
+		s.mustHelm("upgrade", "dra-driver", source, "--namespace", "kube-system", "--reuse-values", "--set", "webhook.enabled="+enabled, "--wait", "--timeout", patience.String())
+	}
 	s.mustHelm("uninstall", "dra-driver", "--namespace", "kube-system")
 	s.wantNothingLeft(before)
+}
+
+// besideAnother tries what would leave something behind, or never work, beside the
+// release that is there.
+func (s *site) besideAnother() {
+	s.t.Helper()
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"a second release in the namespace": {[]string{"install", "second", source, "--set", "driver.name=second"}, `namespace "kube-system" has the release "dra-driver" of this chart already`},
+		"another name for the driver":       {[]string{"upgrade", "dra-driver", source, "--set", "driver.name=second"}, `driver.name is "second", but the release serves the driver "eks-hybrid-dra"`},
+	} {
+		out, err := s.helm(append(test.args, "--namespace", "kube-system")...)
+		if err == nil || !strings.Contains(out, test.want) {
+			s.t.Errorf("%s: got %v, want %q in\n%s", name, err, test.want, out)
+		}
+	}
 }

@@ -104,20 +104,19 @@ func (c *Certificates) Ready() error {
 	if c.served.Load() != nil {
 		return nil
 	}
-	return fmt.Errorf("no certificate for the webhook yet in Secret %s/%s: the leader writes it", c.options.Namespace, c.options.Secret)
+	return fmt.Errorf("no certificate for the webhook yet in Secret %s/%s", c.options.Namespace, c.options.Secret)
 }
 
 // runnable is a runnable of a controller manager.
 type runnable struct {
-	start   func(context.Context) error
-	elected bool
+	start func(context.Context) error
 }
 
 // Start runs until ctx is done.
 func (r runnable) Start(ctx context.Context) error { return r.start(ctx) }
 
-// NeedLeaderElection tells whether only a leader runs it.
-func (r runnable) NeedLeaderElection() bool { return r.elected }
+// NeedLeaderElection tells that every replica runs it.
+func (r runnable) NeedLeaderElection() bool { return false }
 
 // Runnable is what a controller manager runs.
 type Runnable interface {
@@ -128,8 +127,10 @@ type Runnable interface {
 // Serving follows the Secret. Every replica runs it.
 func (c *Certificates) Serving() Runnable { return runnable{start: c.serve} }
 
-// Keeping makes and renews the certificate. Only the leader runs it.
-func (c *Certificates) Keeping() Runnable { return runnable{start: c.keep, elected: true} }
+// Keeping makes and renews the certificate. Every replica runs it, and whoever is
+// first counts: a leader from before the webhook was switched on makes none, and
+// ends only when the others are ready, which takes a certificate.
+func (c *Certificates) Keeping() Runnable { return runnable{start: c.keep} }
 
 func (c *Certificates) serve(ctx context.Context) error {
 	registration, err := c.secrets.AddEventHandlerWithOptions(cache.ResourceEventHandlerFuncs{

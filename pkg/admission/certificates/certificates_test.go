@@ -28,7 +28,8 @@ func firstBlock(t *testing.T, certs []byte) []byte {
 	return block.Bytes
 }
 
-// TestTwoReplicas has both serve the certificate that the leader made.
+// TestTwoReplicas has both serve the certificate that one of them made, whichever
+// leads: a leader that serves no webhook makes none.
 func TestTwoReplicas(t *testing.T) {
 	_, ctx := ktesting.NewTestContext(t)
 	ctx, cancel := context.WithCancel(ctx)
@@ -40,28 +41,31 @@ func TestTwoReplicas(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Name: o.Webhook},
 			Webhooks:   []admissionv1.ValidatingWebhook{{Name: "claims"}, {Name: "pods"}},
 		})
-	leader, other := New(client, o), New(client, o)
+	one, other := New(client, o), New(client, o)
 	if err := other.Ready(); err == nil || !strings.Contains(err.Error(), "eks-hybrid-dra/webhook") {
 		t.Errorf("want an error that names the Secret, got %v", err)
 	}
 	var running wait.Group
 	defer running.Wait()
 	defer cancel()
-	for _, r := range []Runnable{leader.Serving(), leader.Keeping(), other.Serving()} {
+	for _, r := range []Runnable{one.Serving(), one.Keeping(), other.Serving(), other.Keeping()} {
+		if r.NeedLeaderElection() {
+			t.Error("something waits for a leader")
+		}
 		running.Start(func() {
 			if err := r.Start(ctx); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	until(t, func() bool { return leader.Ready() == nil && other.Ready() == nil })
+	until(t, func() bool { return one.Ready() == nil && other.Ready() == nil })
 	accepted := func() bool {
 		w, err := client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, o.Webhook, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, hook := range w.Webhooks {
-			for _, replica := range []*Certificates{leader, other} {
+			for _, replica := range []*Certificates{one, other} {
 				if shakeHands(t, replica, hook.ClientConfig.CABundle) != nil {
 					return false
 				}
@@ -73,11 +77,11 @@ func TestTwoReplicas(t *testing.T) {
 
 	// Somebody empties the Secret; what is in memory serves on, and a new
 	// certificate comes.
-	before := leader.served.Load()
+	before := one.served.Load()
 	if _, err := client.CoreV1().Secrets(o.Namespace).Update(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Secret}}, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, func() bool { return leader.served.Load() != before })
+	until(t, func() bool { return one.served.Load() != before })
 	until(t, accepted)
 }
 

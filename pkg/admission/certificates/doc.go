@@ -1,8 +1,8 @@
 // Package certificates gives the webhook's server its certificate and the API
 // server the means to trust it, with nothing else installed. One Secret holds
-// the certificate for all replicas; the leader makes and renews it and writes
-// its authority into the webhook configuration, and every replica serves what
-// the Secret holds, from memory, as soon as it changes.
+// the certificate for all replicas; whichever is first makes and renews it and
+// writes its authority into the webhook configuration, and every replica serves
+// what the Secret holds, from memory, as soon as it changes.
 //
 // Each certificate has an authority of its own whose key is thrown away, so
 // that who reads the Secret can sign nothing. A new certificate is trusted
