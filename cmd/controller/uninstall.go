@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -110,7 +113,7 @@ func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("namespace", o.namespace))
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("gave up after %s", o.timeout))
 	defer cancel()
-	undo, err := o.undoHybrid(config, client)
+	undo, err := o.undoHybrid(ctx, config, client)
 	if err != nil {
 		return err
 	}
@@ -136,18 +139,22 @@ func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error
 	}
 	fmt.Fprintln(out, err)
 	if o.keepCommand != "" {
-		fmt.Fprintln(out, "or go on with the driver, which runs as before:", o.keepCommand)
+		fmt.Fprintln(out, "or go on with the driver:", o.keepCommand)
 	}
 	return errors.New("not uninstalled")
 }
 
 // undoHybrid returns what takes back what the controller has done for hybrid
 // nodes.
-func (o *uninstallOptions) undoHybrid(config *rest.Config, client kubernetes.Interface) ([]uninstall.Step, error) {
+func (o *uninstallOptions) undoHybrid(ctx context.Context, config *rest.Config, client kubernetes.Interface) ([]uninstall.Step, error) {
 	if o.hybridConfig == "" {
 		return nil, nil
 	}
 	raw, err := os.ReadFile(o.hybridConfig)
+	if errors.Is(err, fs.ErrNotExist) && o.controllerIsGone(ctx, client) {
+		// It is deleted after all has been undone, by somebody who was broken off.
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--hybrid-config: %w", err)
 	}
@@ -167,4 +174,13 @@ func (o *uninstallOptions) undoHybrid(config *rest.Config, client kubernetes.Int
 			return err
 		},
 	}}, nil
+}
+
+// controllerIsGone tells whether what did something for hybrid nodes was deleted.
+func (o *uninstallOptions) controllerIsGone(ctx context.Context, client kubernetes.Interface) bool {
+	if o.controller == "" {
+		return false
+	}
+	_, err := client.AppsV1().Deployments(o.namespace).Get(ctx, o.controller, metav1.GetOptions{})
+	return apierrors.IsNotFound(err)
 }

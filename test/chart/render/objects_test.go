@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -103,7 +104,7 @@ func checkReferences(t *testing.T, list objects, namespace string) {
 					t.Errorf("%s %s is for somebody who is not there: %v", object.GetKind(), object.GetName(), subject)
 				}
 			}
-		case "DaemonSet", "Deployment":
+		case "DaemonSet", "Deployment", "Job":
 			spec := podSpec(t, list, object)
 			if !list.has("ServiceAccount", spec.ServiceAccountName) {
 				t.Errorf("%s runs as %s, which is not there", object.GetName(), spec.ServiceAccountName)
@@ -120,8 +121,11 @@ func checkReferences(t *testing.T, list objects, namespace string) {
 // podSpec is that of a workload.
 func podSpec(t *testing.T, list objects, object *unstructured.Unstructured) corev1.PodSpec {
 	t.Helper()
-	if object.GetKind() == "DaemonSet" {
+	switch object.GetKind() {
+	case "DaemonSet":
 		return into[appsv1.DaemonSet](t, list, "DaemonSet", object.GetName()).Spec.Template.Spec
+	case "Job":
+		return into[batchv1.Job](t, list, "Job", object.GetName()).Spec.Template.Spec
 	}
 	return into[appsv1.Deployment](t, list, "Deployment", object.GetName()).Spec.Template.Spec
 }
@@ -243,7 +247,7 @@ func TestImageIsByTagOrDigest(t *testing.T) {
 	} {
 		list := sets()[name].objects(t)
 		for _, object := range list {
-			if object.GetKind() != "DaemonSet" && object.GetKind() != "Deployment" {
+			if !slices.Contains([]string{"DaemonSet", "Deployment", "Job"}, object.GetKind()) {
 				continue
 			}
 			for _, container := range podSpec(t, list, object).Containers {
@@ -252,6 +256,33 @@ func TestImageIsByTagOrDigest(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// All pods can be pulled with the same credentials, also the one that uninstalls.
+func TestAllPodsHaveThePullSecrets(t *testing.T) {
+	helmProgram(t)
+	list := sets()["everything"].objects(t)
+	want := []corev1.LocalObjectReference{{Name: "harbor"}, {Name: "ecr"}}
+	for kind, components := range map[string][]string{
+		"DaemonSet": {"kubelet-plugin", "registry-trust"}, "Deployment": {"controller"}, "Job": {"uninstall"},
+	} {
+		for _, component := range components {
+			if diff := cmp.Diff(want, podSpec(t, list, list.get(t, kind, "dgx-"+component)).ImagePullSecrets); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", component, diff)
+			}
+		}
+	}
+}
+
+// Who renders the chart without a cluster and applies all of it, hooks too, must not
+// remove the driver at once. That helm itself runs the Job is for the tests on a
+// cluster.
+func TestUninstallWaitsWhereItIsAppliedByHand(t *testing.T) {
+	helmProgram(t)
+	job := into[batchv1.Job](t, sets()["defaults"].objects(t), "Job", "eks-hybrid-dra-uninstall")
+	if !ptr.Deref(job.Spec.Suspend, false) {
+		t.Error("it starts when it is applied")
 	}
 }
 

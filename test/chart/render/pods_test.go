@@ -44,6 +44,7 @@ func TestPodsHaveNoMoreRightsThanTheyNeed(t *testing.T) {
 		{"without privileges", "DaemonSet", "kubelet-plugin", labelled, host, host[1:], false},
 		{"a simulated machine", "DaemonSet", "kubelet-plugin", simulated, host, host[1:], false},
 		{"defaults", "Deployment", "controller", least(65532), nil, nil, false},
+		{"defaults", "Job", "uninstall", least(65532), nil, nil, false},
 		{"registries from a Secret", "DaemonSet", "registry-trust", least(0), containerd, containerd[1:], true},
 		{"registries that are given up", "DaemonSet", "registry-trust", least(0), containerd, containerd[1:], true},
 	} {

@@ -38,6 +38,10 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"a toleration's field":         {"kubeletPlugin: {tolerations: [{keys: x}]}", "at '/kubeletPlugin/tolerations/0': additional properties 'keys' not allowed"},
 		"a port that is none":          {"networkPolicy: {apiServerPorts: [70000]}", "at '/networkPolicy/apiServerPorts/0': maximum: got 70,000, want 65,535"},
 		"a priority of the system's":   {"priorityClass: {value: 2000000000}", "at '/priorityClass/value': maximum"},
+		"a section without anything":   {"nodeConfig:", "missing property 'nodeConfig'"},
+		"a part without anything":      {"hybrid: {registry: {pullSecret: null}}", "at '/hybrid/registry': missing property 'pullSecret'"},
+		"a repository with a tag":      {"image: {repository: registry.example.com:5000/x:v1}", "at '/image/repository': 'registry.example.com:5000/x:v1' does not match pattern"},
+		"drains for nobody":            {"controller: {podDisruptionBudget: {maxUnavailable: 0%}}", "at '/controller/podDisruptionBudget/maxUnavailable': '0%' does not match pattern"},
 		"an argument that is none":     {"controller: {extraArgs: [workers=4]}", "at '/controller/extraArgs/0': 'workers=4' does not match pattern '^-'"},
 	} {
 		t.Run(name, func(t *testing.T) {

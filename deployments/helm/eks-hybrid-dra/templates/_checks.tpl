@@ -8,6 +8,7 @@ the value, what is wrong and the way out.
 {{- include "eks-hybrid-dra.checks.registry" . -}}
 {{- include "eks-hybrid-dra.checks.hybrid" . -}}
 {{- include "eks-hybrid-dra.checks.cluster" . -}}
+{{- include "eks-hybrid-dra.checks.before" . -}}
 {{- end -}}
 
 {{- define "eks-hybrid-dra.checks.driver" -}}
@@ -77,6 +78,44 @@ knows what there is only when it talks to a cluster.
 {{- $level := index ($namespace.metadata.labels | default dict) "pod-security.kubernetes.io/enforce" | default "privileged" -}}
 {{- if ne $level "privileged" -}}
 {{- fail (printf "namespace %q enforces the Pod Security Standard %q, which refuses pods that mount host folders, as the driver's do: run \"kubectl label --overwrite namespace %s pod-security.kubernetes.io/enforce=privileged\", or choose another namespace" .Release.Namespace $level .Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+What there is already, and would be left behind or never work. Helm knows it only
+when it talks to a cluster.
+*/}}
+{{- define "eks-hybrid-dra.checks.before" -}}
+{{- range (lookup "apps/v1" "DaemonSet" .Release.Namespace "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- if and (eq (index $labels "app.kubernetes.io/part-of" | default "") "eks-hybrid-dra") (eq (index $labels "app.kubernetes.io/component" | default "") "kubelet-plugin") -}}
+{{- $release := index $labels "app.kubernetes.io/instance" -}}
+{{- if ne $release $.Release.Name -}}
+{{- fail (printf "namespace %q has the release %q of this chart already: their controllers would wait for each other for ever; upgrade that release, or choose another namespace" $.Release.Namespace $release) -}}
+{{- end -}}
+{{- $name := "" -}}
+{{- range (first .spec.template.spec.containers).args -}}
+{{- if hasPrefix "--driver-name=" . -}}
+{{- $name = trimPrefix "--driver-name=" . -}}
+{{- end -}}
+{{- end -}}
+{{- if and $name (ne $name $.Values.driver.name) -}}
+{{- fail (printf "driver.name is %q, but the release serves the driver %q: its slices and files would stay on the nodes for ever; uninstall it and install it anew, or leave driver.name at %q" $.Values.driver.name $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if not .Values.controller.enabled -}}
+{{- $plugins := (include "eks-hybrid-dra.hybrid.scope" . | fromYaml).daemonSets -}}
+{{- if $plugins -}}
+{{- fail (printf "controller.enabled is false, but the controller has not given back the node affinity of %s yet: upgrade with hybrid.cniAffinity.daemonSets=[] first, and switch it off once the annotation eks-hybrid-dra/cni-affinity is gone" (join ", " $plugins)) -}}
+{{- end -}}
+{{- with lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-hybrid" (include "eks-hybrid-dra.fullname" .)) -}}
+{{- with (index .data "hybrid.yaml" | fromYaml).pullSecret -}}
+{{- if .name -}}
+{{- fail (printf "controller.enabled is false, but the controller has not removed the copies of the pull secret %q yet: upgrade with hybrid.registry.pullSecret.name=\"\" first, and switch it off once they are gone" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
