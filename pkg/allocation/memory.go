@@ -33,6 +33,8 @@ type remembered struct {
 	freeing bool
 	// used: its last pod has ended.
 	used bool
+	// again: it is allocated once more after that.
+	again bool
 	// unsettled is what we wrote an allocation into without getting an answer.
 	unsettled *resourceapi.ResourceClaim
 	// told is the last event about something that lasts, which is told once.

@@ -116,6 +116,14 @@ func (c *Controller) allocated(ctx context.Context, claim *resourceapi.ResourceC
 		c.inform(claim, ReasonFreed, "The devices on node %s were taken back: a pod of the claim is on node %s", node, wanted)
 		return reconcile.Result{}, nil
 	}
+	if users := c.Consumers.Of(claim); c.memory.of(claim.UID).again && len(users.Pods) == 0 && !users.Awaited && gangOf(claim).Name == "" {
+		// It was allocated for a pod that had ended already, as became known later.
+		if freed, err := c.free(ctx, claim, claimwrite.AnnotationUsed); !freed {
+			return reconcile.Result{}, err
+		}
+		c.inform(claim, ReasonFreed, "The devices on node %s were taken back: the claim has no pod any more, and waits for another", node)
+		return reconcile.Result{}, nil
+	}
 	after, err := durationLabel(claim, v1alpha1.LabelUnusedAfter, c.UnusedAfter)
 	if err != nil && c.memory.once(claim.UID, ReasonInvalidLabel) {
 		c.warn(claim, ReasonInvalidLabel, "%v; %s is used", err, after)

@@ -17,7 +17,7 @@ func (f *feed) transition(before, now *resourceapi.ResourceClaim) {
 	}
 	had, has := before.Status.Allocation != nil, now.Status.Allocation != nil
 	if !had && has {
-		f.memory.update(now.UID, func(r *remembered) { r.freeing, r.used, r.told = false, false, "" })
+		f.memory.update(now.UID, func(r *remembered) { r.freeing, r.used, r.again, r.told = false, false, r.used, "" })
 	}
 	if !had || has {
 		return

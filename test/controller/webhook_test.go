@@ -12,14 +12,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourceapi "k8s.io/api/resource/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -192,9 +190,11 @@ func (b *webhookBed) serve(t *testing.T, config *rest.Config, i int) {
 		cancel()
 		group.Wait()
 	})
+	informed, cancelInformed := context.WithTimeout(ctx, patience)
+	defer cancelInformed()
 	for _, object := range []client.Object{&resourceapi.DeviceClass{}, &resourceapi.ResourceClaim{}, &resourceapi.ResourceClaimTemplate{}} {
-		if _, err := reader.GetInformer(ctx, object); err != nil {
-			t.Fatal(err)
+		if _, err := reader.GetInformer(informed, object); err != nil {
+			t.Fatalf("read objects of type %T: %v", object, err)
 		}
 	}
 	b.create(t, &discoveryv1.EndpointSlice{
@@ -232,83 +232,6 @@ func (b *webhookBed) freeAddress(t *testing.T, config *rest.Config) (string, int
 		t.Fatalf("%s is no TCP address", listener.Addr())
 	}
 	return host, address.Port
-}
-
-// create creates an object and deletes it after the test.
-func (b *webhookBed) create(t *testing.T, object client.Object) {
-	t.Helper()
-	if err := b.admin.Create(t.Context(), object); err != nil {
-		t.Fatalf("create %T %s: %v", object, object.GetName(), err)
-	}
-	t.Cleanup(func() {
-		if err := b.admin.Delete(context.Background(), object); err != nil && !apierrors.IsNotFound(err) {
-			t.Error(err)
-		}
-	})
-}
-
-func (b *webhookBed) class(name, kind string, managed bool) *resourceapi.DeviceClass {
-	c := &resourceapi.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: b.prefix + "-" + name}}
-	if managed {
-		c.Labels = map[string]string{"eks-hybrid-dra/managed": "true"}
-	}
-	c.Spec.Selectors = []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
-		Expression: fmt.Sprintf("device.driver == '%s' && device.attributes['%s'].type == '%s'", b.prefix, b.prefix, kind),
-	}}}
-	return c
-}
-
-// claim is a claim of one class in a version of the API, with the fields of a
-// VfConfig.
-func (b *webhookBed) claim(t *testing.T, version string, class string, config string) *unstructured.Unstructured {
-	t.Helper()
-	request := `{name: r, exactly: {deviceClassName: %s}}`
-	if version == "v1beta1" {
-		request = `{name: r, deviceClassName: %s}`
-	}
-	text := fmt.Sprintf("apiVersion: resource.k8s.io/%s\nkind: ResourceClaim\nmetadata: {namespace: %s, generateName: c-}\nspec: {devices: {requests: ["+request+"]", version, b.users, b.prefix+"-"+class)
-	if config != "" {
-		text += ", config: [{opaque: {driver: " + b.prefix + ", parameters: {apiVersion: resource.eks-hybrid-dra/v1alpha1, kind: VfConfig, " + strings.Trim(config, "{}") + "}}}]"
-	}
-	object := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(text+"}}"), object); err != nil {
-		t.Fatal(err)
-	}
-	return object
-}
-
-func (b *webhookBed) tryClaim(t *testing.T, version, class, config string) error {
-	t.Helper()
-	return b.admin.Create(t.Context(), b.claim(t, version, class, config))
-}
-
-func (b *webhookBed) deleteClaims(t *testing.T) {
-	t.Helper()
-	if err := b.admin.DeleteAllOf(t.Context(), &resourceapi.ResourceClaim{}, client.InNamespace(b.users)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return condition(), nil }); err != nil {
-		t.Fatalf("waiting until %s: %v", what, err)
-	}
-}
-
-// refused fails unless the webhook has refused something and says why.
-func refused(t *testing.T, err error, want ...string) {
-	t.Helper()
-	if err == nil {
-		t.Error("accepted")
-		return
-	}
-	t.Log(err)
-	for _, w := range append(want, "admission.eks-hybrid-dra") {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("the answer does not say %q: %v", w, err)
-		}
-	}
 }
 
 func TestWebhookRefusesInEveryVersion(t *testing.T) {
