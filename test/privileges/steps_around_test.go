@@ -158,7 +158,7 @@ func (s *scene) uninstallable(ctx context.Context) error {
 func (s *scene) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return s.reset(ctx, everything)
+	return errors.Join(s.removeRule(ctx), s.reset(ctx, everything))
 }
 
 // reset installs the release anew, without what pods of it have done.
