@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -189,7 +190,10 @@ func (o *options) kubectl() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			env := append(os.Environ(), "KUBECONFIG="+c.State.Kubeconfig())
+			// A program takes the first of two values of a variable, and the
+			// caller's may lead to another cluster.
+			env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KUBECONFIG=") })
+			env = append(env, "KUBECONFIG="+c.State.Kubeconfig())
 			err = syscall.Exec(have.Programs["kubectl"], append([]string{"kubectl"}, args...), env)
 			return fmt.Errorf("run kubectl: %w", err)
 		}),
