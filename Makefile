@@ -71,7 +71,7 @@ image: deps-build ## Build the container image into bin/, without Docker. PUSH=r
 
 .PHONY: test
 test: deps-build deps-cluster lint unit fuzz-shortly test-monitoring test-cluster faults $(parts) guest-parts ## Run all tests.
-	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest" "$(MAKE) PARTS_ARE_BUILT=1 e2e test-controller test-chart test-privileges"
+	@build/beside.sh "$(MAKE) PARTS_ARE_BUILT=1 test-guest test-controller test-chart test-privileges" "$(MAKE) PARTS_ARE_BUILT=1 e2e"
 
 .PHONY: lint
 lint: ## Check style, common mistakes and the floors of the design.
