@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -157,7 +156,7 @@ func (c *Controller) carryOut(ctx context.Context, plan *gangplan.Plan) error {
 		})
 	}
 	wg.Wait()
-	err := errors.Join(errs...)
+	err := join(errs)
 	if errors.Is(err, errLost) {
 		if slices.ContainsFunc(errs, refusedForGood) {
 			c.unfinished.refuse(plan.Gang, err, c.Clock.Now())
@@ -306,7 +305,7 @@ func (c *Controller) tellAllocated(plan *gangplan.Plan, written []bool) {
 	}
 	of := "a claim of gang " + plan.Gang.Name
 	if size > 1 {
-		of = fmt.Sprintf("%d claims of gang %s are on %s", size, plan.Gang.Name, strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
+		of = fmt.Sprintf("%d claims of gang %s are on %s", size, plan.Gang.Name, shortList(slices.Sorted(maps.Keys(nodes)), ", "))
 	}
 	for i, member := range plan.Members {
 		claim := c.claims.get(types.NamespacedName{Namespace: plan.Gang.Namespace, Name: member.Name})
