@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -96,6 +97,9 @@ func (a *Analyst) Explain(ctx context.Context, claim *resourceapi.ResourceClaim,
 	if mixed != "" {
 		return Explanation{ReasonImpossible, mixed}
 	}
+	if why := wrongLabel(claim); managed && why != "" {
+		return Explanation{ReasonImpossible, fmt.Sprintf("The gang %q of this claim is not allocated: %s.", claim.Labels[v1alpha1.LabelGang], why)}
+	}
 	if e, ok := a.unasked(q); ok {
 		return e
 	}
@@ -107,12 +111,38 @@ func (a *Analyst) Explain(ctx context.Context, claim *resourceapi.ResourceClaim,
 	verdict := a.judge(ctx, q, places, tallies)
 	parts := []string{verdict.Text, places.String()}
 	for _, t := range tallies {
-		parts = append(parts, t.String())
+		// Nothing was counted where no node fits.
+		if t.foreign || !places.refuse() {
+			parts = append(parts, t.String())
+		}
 	}
 	if gang := claim.Labels[v1alpha1.LabelGang]; gang != "" && verdict.Reason == ReasonWaiting {
 		parts = append(parts, fmt.Sprintf("All %s claims of the gang %q are allocated together.", claim.Labels[v1alpha1.LabelGangSize], gang))
 	}
 	return Explanation{verdict.Reason, shorten(strings.Join(nonEmpty(parts), " "))}
+}
+
+// wrongLabel says which label of the claim keeps its gang from being allocated;
+// empty if none does, or if it is of no gang. That the gang's other claims have
+// different ones is told by the controller alone.
+func wrongLabel(claim *resourceapi.ResourceClaim) string {
+	if claim.Labels[v1alpha1.LabelGang] == "" {
+		return ""
+	}
+	const wanted = "set it to the number of the gang's claims, such as 16, the same on all of them"
+	size, ok := claim.Labels[v1alpha1.LabelGangSize]
+	if !ok {
+		return fmt.Sprintf("the claim has no label %s; %s", v1alpha1.LabelGangSize, wanted)
+	}
+	if n, err := strconv.Atoi(size); err != nil || n < 1 {
+		return fmt.Sprintf("the claim's label %s is %q; %s", v1alpha1.LabelGangSize, size, wanted)
+	}
+	if timeout, ok := claim.Labels[v1alpha1.LabelGangTimeout]; ok {
+		if d, err := time.ParseDuration(timeout); err != nil || d <= 0 {
+			return fmt.Sprintf("the claim's label %s is %q; set it to a duration above zero, such as 5m, or remove it, on all of the gang's claims", v1alpha1.LabelGangTimeout, timeout)
+		}
+	}
+	return ""
 }
 
 // allocator tells whether the controller allocates the claim, or why nobody
@@ -163,7 +193,7 @@ func (a *Analyst) judge(ctx context.Context, q *question, p *places, tallies []*
 		return Explanation{ReasonImpossible, fmt.Sprintf("No node publishes devices of %s: see whether the kubelet plugin runs on the GPU nodes.%s", a.driver, p.unusable)}
 	case q.managed && !q.view.AnyManaged() && !q.view.Any(isSettling):
 		return Explanation{ReasonImpossible, "No node has devices that the controller gives away: section managed of the nodes' configuration says which these are, and Kubernetes 1.36 or later keeps the taint that marks them."}
-	case len(p.fitting) == 0:
+	case p.refuse():
 		return Explanation{ReasonWaiting, fmt.Sprintf("The claim's pods fit on none of the nodes that have devices of %s.", a.driver)}
 	}
 	if t := worst(tallies, (*tally).neverEnough); t != nil {
@@ -202,16 +232,31 @@ func worst(tallies []*tally, fails func(*tally) bool) *tally {
 	return nil
 }
 
+// toldRefusals bounds how many reasons are told why nodes do not fit.
+const toldRefusals = 3
+
 // places are the nodes that matter.
 type places struct {
 	driver string
 	// all have devices of the driver, fitting are those of them on which the
 	// claim's pods can run.
 	all, fitting []*fleet.Node
-	// refused says why one of the others is not fitting.
-	refused  string
+	// refused says why the others are not fitting.
+	refused  []refusal
 	unusable string
 }
+
+// refusal is why some nodes do not fit.
+type refusal struct {
+	why string
+	// node is the first of them, of so many.
+	node  string
+	nodes int
+}
+
+// refuse tells whether there are devices, but on no node where the claim's pods
+// can run.
+func (p *places) refuse() bool { return len(p.all) > 0 && len(p.fitting) == 0 }
 
 func (a *Analyst) places(ctx context.Context, q *question) *places {
 	p := &places{driver: a.driver}
@@ -226,11 +271,39 @@ func (a *Analyst) places(ctx context.Context, q *question) *places {
 		p.all = append(p.all, n)
 		if ok, why := fits(n.Object); ok {
 			p.fitting = append(p.fitting, n)
-		} else if p.refused == "" {
-			p.refused = fmt.Sprintf("%s: %s", n.Name, why)
+		} else {
+			p.refusedBy(n, why)
 		}
 	}
 	return p
+}
+
+func (p *places) refusedBy(n *fleet.Node, why string) {
+	i := slices.IndexFunc(p.refused, func(r refusal) bool { return r.why == why })
+	switch {
+	case i >= 0:
+		p.refused[i].nodes++
+	case len(p.refused) < toldRefusals:
+		p.refused = append(p.refused, refusal{why: why, node: n.Name, nodes: 1})
+	}
+}
+
+// refusals says why no node fits.
+func (p *places) refusals() string {
+	var texts []string
+	told := 0
+	for _, r := range p.refused {
+		on := "on " + r.node
+		if r.nodes > 1 {
+			on = fmt.Sprintf("on %d, such as %s", r.nodes, r.node)
+		}
+		texts = append(texts, on+", "+r.why)
+		told += r.nodes
+	}
+	if rest := len(p.all) - told; rest > 0 {
+		texts = append(texts, fmt.Sprintf("on %d for other reasons", rest))
+	}
+	return strings.Join(texts, "; ")
 }
 
 // String is a sentence about the nodes.
@@ -243,9 +316,9 @@ func (p *places) String() string {
 	case len(p.fitting) == len(p.all):
 		return nodes + "."
 	case len(p.fitting) == 0:
-		return fmt.Sprintf("%s; %s.", nodes, p.refused)
+		return fmt.Sprintf("%s: %s.", nodes, p.refusals())
 	default:
-		return fmt.Sprintf("%s, and %d of them %s the claim's pods (not %s).", nodes, len(p.fitting), verb(len(p.fitting), "fits", "fit"), p.refused)
+		return fmt.Sprintf("%s, and %d of them %s the claim's pods (not %s: %s).", nodes, len(p.fitting), verb(len(p.fitting), "fits", "fit"), p.refused[0].node, p.refused[0].why)
 	}
 }
 

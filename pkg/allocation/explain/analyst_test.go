@@ -168,6 +168,14 @@ func pod(change func(*corev1.Pod)) consumers.Consumers {
 	return consumers.Consumers{Pods: []*corev1.Pod{p}}
 }
 
+func onNode(name string) consumers.Consumers {
+	return pod(func(p *corev1.Pod) { p.Spec.NodeName = name })
+}
+
+func both(a, b consumers.Consumers) consumers.Consumers {
+	return consumers.Consumers{Pods: append(a.Pods, b.Pods...)}
+}
+
 func TestExplain(t *testing.T) {
 	nobody, somebody := consumers.Consumers{}, pod(nil)
 	busy := machine{name: "dgx-0", taken: []string{"gpu-0", "gpu-1", "gpu-2"}}
@@ -237,8 +245,11 @@ func TestExplain(t *testing.T) {
 				"Request gpus: 4 devices match class gpu, 3 are free."},
 		"the pod fits no node": {two, claimOf(ask("gpus", "gpu", 1)), onPool, ReasonWaiting,
 			"The claim's pods fit on none of the nodes that have devices of eks-hybrid-dra. " +
-				"2 nodes publish devices of eks-hybrid-dra; dgx-0: pod train-0 has a nodeSelector or node affinity that the node's labels do not fit. " +
-				"Request gpus: 0 devices match class gpu, 0 are free."},
+				"2 nodes publish devices of eks-hybrid-dra: on 2, such as dgx-0, pod train-0 has a nodeSelector or node affinity that the node's labels do not fit."},
+		"the pod fits no node, each for another reason": {two, claimOf(ask("gpus", "gpu", 1), ask("nic", "nic", 1)), both(onNode("dgx-0"), onNode("dgx-1")), ReasonWaiting,
+			"The claim's pods fit on none of the nodes that have devices of eks-hybrid-dra. " +
+				"2 nodes publish devices of eks-hybrid-dra: on dgx-0, pod train-0 is on node dgx-1; on dgx-1, pod train-0 is on node dgx-0. " +
+				"Request nic is of class nic, of another driver."},
 		"no machine": {nil, claimOf(ask("gpus", "gpu", 1)), somebody, ReasonImpossible,
 			"No node publishes devices of eks-hybrid-dra: see whether the kubelet plugin runs on the GPU nodes. Request gpus: 0 devices match class gpu, 0 are free."},
 		"a constraint": {two[1:], sameNUMA(claimOf(ask("gpus", "gpu", 2)), "gpus"), somebody, ReasonWaiting,
@@ -281,8 +292,17 @@ func TestExplain(t *testing.T) {
 			"Nobody allocates this claim: the class of request gpus is managed by the controller and that of request more is not. " +
 				"Use managed classes for all requests or for none, or make two claims."},
 		"gang": {[]machine{{name: "dgx-0", managed: true}}, labelled(claimOf(ask("gpus", "managed-gpu", 4)), map[string]string{v1alpha1.LabelGang: "train", v1alpha1.LabelGangSize: "16"}), nobody, ReasonWaiting,
-			"Enough devices are free, for instance on dgx-0; the controller allocates the claim in a moment, unless it waits for others of its gang or for a while after a failure. " +
+			"Enough devices are free, for instance on dgx-0; the controller allocates the claim once its gang is complete and has room for all, unless an event of the claim says what is wrong with the gang. " +
 				`1 node publishes devices of eks-hybrid-dra. Request gpus: 4 devices match class managed-gpu, 4 are free. All 16 claims of the gang "train" are allocated together.`},
+		"managed, and enough": {[]machine{{name: "dgx-0", managed: true}}, claimOf(ask("gpus", "managed-gpu", 4)), nobody, ReasonWaiting,
+			"Enough devices are free, for instance on dgx-0; the controller allocates the claim in a moment, unless it waits for other claims of its pod or for a while after a failure. " +
+				"1 node publishes devices of eks-hybrid-dra. Request gpus: 4 devices match class managed-gpu, 4 are free."},
+		"gang without a size": {[]machine{{name: "dgx-0", managed: true}}, labelled(claimOf(ask("gpus", "managed-gpu", 4)), map[string]string{v1alpha1.LabelGang: "train"}), nobody, ReasonImpossible,
+			`The gang "train" of this claim is not allocated: the claim has no label eks-hybrid-dra/gang-size; set it to the number of the gang's claims, such as 16, the same on all of them.`},
+		"gang of more than a number can say": {[]machine{{name: "dgx-0", managed: true}}, labelled(claimOf(ask("gpus", "managed-gpu", 4)), map[string]string{v1alpha1.LabelGang: "train", v1alpha1.LabelGangSize: "99999999999999999999"}), nobody, ReasonImpossible,
+			`The gang "train" of this claim is not allocated: the claim's label eks-hybrid-dra/gang-size is "99999999999999999999"; set it to the number of the gang's claims, such as 16, the same on all of them.`},
+		"gang with a timeout that means nothing": {[]machine{{name: "dgx-0", managed: true}}, labelled(claimOf(ask("gpus", "managed-gpu", 4)), map[string]string{v1alpha1.LabelGang: "train", v1alpha1.LabelGangSize: "2", v1alpha1.LabelGangTimeout: "soon"}), nobody, ReasonImpossible,
+			`The gang "train" of this claim is not allocated: the claim's label eks-hybrid-dra/gang-timeout is "soon"; set it to a duration above zero, such as 5m, or remove it, on all of the gang's claims.`},
 		"alternatives": {two, claimOf(resourceapi.DeviceRequest{Name: "gpus", FirstAvailable: []resourceapi.DeviceSubRequest{
 			{Name: "four", DeviceClassName: "gpu", AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: 4},
 			{Name: "three", DeviceClassName: "gpu", AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: 3},

@@ -12,6 +12,7 @@ import (
 	"k8s.io/dynamic-resource-allocation/structured"
 	"k8s.io/utils/ptr"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 )
 
@@ -73,8 +74,10 @@ func (a *Analyst) devicesThere(q *question, node string, foreign bool) Explanati
 	switch {
 	case foreign:
 		text += "what is missing are devices of other drivers, or a node that has both."
+	case q.managed && q.claim.Labels[v1alpha1.LabelGang] != "":
+		text += "the controller allocates the claim once its gang is complete and has room for all, unless an event of the claim says what is wrong with the gang."
 	case q.managed:
-		text += "the controller allocates the claim in a moment, unless it waits for others of its gang or for a while after a failure."
+		text += "the controller allocates the claim in a moment, unless it waits for other claims of its pod or for a while after a failure."
 	case len(q.consumers.Pods) > 0:
 		text += fmt.Sprintf("what else keeps pod %s from that node is told in the pod's events.", q.consumers.Pods[0].Name)
 	default:
