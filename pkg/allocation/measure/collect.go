@@ -1,12 +1,13 @@
 package measure
 
 import (
-	"cmp"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/classes"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
 // Describe implements [prometheus.Collector].
@@ -42,7 +43,10 @@ func (m *Metrics) Collect(to chan<- prometheus.Metric) {
 func usageOf(node *fleet.Node) map[string]float64 {
 	devices, free := map[string]int{}, map[string]int{}
 	for _, u := range node.Usage() {
-		kind := cmp.Or(string(u.Kind), classes.KindMixed)
+		kind := string(u.Kind)
+		if !slices.Contains(device.Kinds(), u.Kind) { // of another release, or not told
+			kind = classes.KindMixed
+		}
 		devices[kind] += u.Total
 		free[kind] += u.Free
 	}
