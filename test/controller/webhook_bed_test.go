@@ -59,6 +59,24 @@ func (b *webhookBed) claim(t *testing.T, version string, class string, config st
 	return object
 }
 
+// templateOf is a template of such claims, in the claim's namespace.
+func templateOf(claim *unstructured.Unstructured) *unstructured.Unstructured {
+	inner := map[string]any{"spec": claim.Object["spec"]}
+	if labels := claim.GetLabels(); labels != nil {
+		of := map[string]any{}
+		for key, value := range labels {
+			of[key] = value
+		}
+		inner["metadata"] = map[string]any{"labels": of}
+	}
+	template := &unstructured.Unstructured{Object: map[string]any{"spec": inner}}
+	template.SetAPIVersion(claim.GetAPIVersion())
+	template.SetKind("ResourceClaimTemplate")
+	template.SetNamespace(claim.GetNamespace())
+	template.SetGenerateName("t-")
+	return template
+}
+
 func (b *webhookBed) tryClaim(t *testing.T, version, class, config string) error {
 	t.Helper()
 	return b.admin.Create(t.Context(), b.claim(t, version, class, config))
@@ -76,6 +94,41 @@ func until(t *testing.T, what string, condition func() bool) {
 	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return condition(), nil }); err != nil {
 		t.Fatalf("waiting until %s: %v", what, err)
 	}
+}
+
+// refuses sees what is accepted and refused in a version of the API, where object
+// makes of a claim what is created, in which the claim is at a path.
+func (b *webhookBed) refuses(t *testing.T, version, path string, object func(*unstructured.Unstructured) *unstructured.Unstructured) {
+	t.Helper()
+	try := func(claim *unstructured.Unstructured) error { return b.admin.Create(t.Context(), object(claim)) }
+	if err := try(b.claim(t, version, "vf", `{vlan: 100}`)); err != nil {
+		t.Errorf("a good configuration is refused: %v", err)
+	}
+	refused(t, try(b.claim(t, version, "vf", `{vlan: 5000}`)), path+"spec.devices.config[0].opaque.parameters", "vlan", "4094")
+	refused(t, try(b.claim(t, version, "vf", `{vlann: 5}`)), `unknown field "vlann"`)
+
+	mixed := b.claim(t, version, "managed-gpu", "")
+	other := b.claim(t, version, "gpu", "")
+	requests, _, err := unstructured.NestedSlice(mixed.Object, "spec", "devices", "requests")
+	second, _, err2 := unstructured.NestedSlice(other.Object, "spec", "devices", "requests")
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	if r, ok := second[0].(map[string]any); ok {
+		r["name"] = "second"
+	}
+	if err := unstructured.SetNestedSlice(mixed.Object, append(requests, second...), "spec", "devices", "requests"); err != nil {
+		t.Fatal(err)
+	}
+	class := path + "spec.devices.requests[1].exactly.deviceClassName"
+	if version == "v1beta1" {
+		class = path + "spec.devices.requests[1].deviceClassName"
+	}
+	refused(t, try(mixed), class, "managed class")
+
+	gang := b.claim(t, version, "managed-gpu", "")
+	gang.SetLabels(map[string]string{"eks-hybrid-dra/gang": "train", "eks-hybrid-dra/gang-size": "two"})
+	refused(t, try(gang), path+"metadata.labels[eks-hybrid-dra/gang-size]", "1 or more")
 }
 
 // refused fails unless the webhook has refused something and says why.
