@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -220,7 +221,7 @@ func TestAClaimWhosePodHasEndedWaitsForTheNext(t *testing.T) {
 func TestKubeSchedulerTakesAnAllocationBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 2)
-	s.start(settings{})
+	registry := s.watched()
 	s.claim("c", 1, nil)
 	first := nodeOf(s.allocated("c"))
 	other := s.nodes[0]
@@ -238,6 +239,11 @@ func TestKubeSchedulerTakesAnAllocationBack(t *testing.T) {
 	if got := nodeOf(s.get("c")); got != other {
 		t.Errorf("the claim is on %s, want %s", got, other)
 	}
+	labels := map[string]string{"reason": "DeallocatedByScheduler", "device_class": s.class, "kind": "gpu", "allocator": "controller"}
+	s.eventually("it is counted", func() (bool, string) {
+		n := measured(t, registry, "dra_allocation_errors_total", labels)
+		return n >= 1, fmt.Sprint(n)
+	})
 }
 
 func requests(spec *corev1.PodSpec, cpu string) {
