@@ -8,6 +8,6 @@
 // rendered, and the plugin without privileges runs on the cluster.
 //
 // With PRIVILEGES_MUTATE=1 each right is also taken away in turn, and the step
-// of the scenario that uses it has to be refused. Another value takes away only the
-// rights whose names, as in docs/permissions.md, contain it.
+// of the scenario that uses it has to be refused. Another value is a
+// regular expression that chooses rights, such as "controller: get pods".
 package privileges

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -125,13 +126,17 @@ func use(t *testing.T, rights []right, used map[right]string, q request, name st
 
 // takeAwayEach takes away one right after the other, and fails unless the step
 // that used it is refused what it needs. Unless some is 1, only rights are taken
-// away that contain it.
+// away that match it.
 func takeAwayEach(t *testing.T, log *auditLog, rights []right, used map[right]string, some string) {
+	chosen, err := regexp.Compile(some)
+	if err != nil {
+		t.Fatalf("PRIVILEGES_MUTATE: %v", err)
+	}
 	if err := world.settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range rights {
-		if some != "1" && !strings.Contains(r.String(), some) {
+		if some != "1" && !chosen.MatchString(r.String()) {
 			continue
 		}
 		i := slices.IndexFunc(steps(), func(s step) bool { return s.name == used[r] })
@@ -171,13 +176,13 @@ func refusal(ctx context.Context, log *auditLog, r right, step step) (request, e
 	if _, err := log.news(ctx); err != nil {
 		return request{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, patience)
 	var ended error
 	var taking sync.WaitGroup
 	done := make(chan struct{})
 	taking.Go(func() {
 		defer close(done)
-		ended = step.take(world, ctx)
+		ended = step.take(world, limited)
 	})
 	defer taking.Wait()
 	defer cancel()
