@@ -178,7 +178,10 @@ func (s *space) configurable() (configure func(section string)) {
 			s.t.Errorf("configuring the plugin: %v", err)
 			return
 		}
-		s.rollPlugin()
+		s.until("the plugin runs as configured", func() error {
+			s.rollPlugin()
+			return s.wantMounted(ctx, file, content)
+		})
 	}
 	s.t.Cleanup(func() {
 		set(context.WithoutCancel(s.ctx), current.Data[file])
@@ -188,6 +191,23 @@ func (s *space) configurable() (configure func(section string)) {
 		s.t.Helper()
 		set(s.ctx, current.Data[file]+"\n"+section+"\n")
 	}
+}
+
+// wantMounted fails if the plugin has another configuration than it was given: a
+// kubelet that has just been cut off mounts what it knows of a ConfigMap.
+func (s *space) wantMounted(ctx context.Context, file, content string) error {
+	pod, err := cluster.PluginPod(ctx)
+	if err != nil {
+		return err
+	}
+	mounted, err := cluster.OnNode(ctx, "cat", "/var/lib/kubelet/pods/"+string(pod.UID)+"/volumes/kubernetes.io~configmap/config/"+file)
+	if errors.Is(err, harness.ErrNoNode) {
+		return nil
+	}
+	if err == nil && strings.TrimSpace(mounted) != strings.TrimSpace(content) {
+		err = fmt.Errorf("pod %s has the configuration\n%s", pod.Name, mounted)
+	}
+	return err
 }
 
 // given returns, of the devices that are published, how many of each kind
