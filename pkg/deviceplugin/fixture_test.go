@@ -341,8 +341,8 @@ func (n *node) start(found device.Inventory, set func(*Options)) *instance {
 	return n.startFamily("gpu", found, set)
 }
 
-// startFamily is start for a family of another name.
-func (n *node) startFamily(family string, found device.Inventory, set func(*Options)) *instance {
+// open returns a plugin that has found devices, and does not run.
+func (n *node) open(family string, found device.Inventory, set func(*Options)) *Plugin {
 	n.t.Helper()
 	options := Options{
 		DriverName: testDriver, PodUID: "one", DataDir: filepath.Join(n.dir, "data"), Dir: n.kubelet.dir,
@@ -358,8 +358,15 @@ func (n *node) startFamily(family string, found device.Inventory, set func(*Opti
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	p.Found(n.t.Context(), family, found, nil)
+	return p
+}
+
+// startFamily is start for a family of another name.
+func (n *node) startFamily(family string, found device.Inventory, set func(*Options)) *instance {
+	n.t.Helper()
+	p := n.open(family, found, set)
 	ctx, cancel := context.WithCancel(n.t.Context())
-	p.Found(ctx, family, found, nil)
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx, n.published) }()
 	i := &instance{Plugin: p, stop: sync.OnceFunc(func() {
@@ -432,8 +439,13 @@ func eventually(t *testing.T, what string, check func() error) {
 // wantHealth waits until kubelet was told so of the devices.
 func (n *node) wantHealth(want map[string]string) {
 	n.t.Helper()
+	n.wantHealthOf(gpuName, want)
+}
+
+func (n *node) wantHealthOf(resource string, want map[string]string) {
+	n.t.Helper()
 	eventually(n.t, "told to kubelet", func() error {
-		if got := n.kubelet.health(gpuName); !maps.Equal(got, want) {
+		if got := n.kubelet.health(resource); !maps.Equal(got, want) {
 			return fmt.Errorf("kubelet was told %v, want %v", got, want)
 		}
 		return nil

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
@@ -31,6 +32,10 @@ type Plugin struct {
 	settling map[string]time.Time
 	// told is what was logged of devices that wait for their owner.
 	told map[string]string
+	// asked tells that kubelet has said who uses what, and silence is why it does
+	// not.
+	asked   bool
+	silence string
 
 	mu    sync.Mutex
 	found map[string]device.Inventory
@@ -173,7 +178,7 @@ func (p *Plugin) list() items {
 // adopt holds the devices that pods have by a device plugin, whichever gave them:
 // those of an earlier release or of another vendor's plugin are used, too.
 func (p *Plugin) adopt(ctx context.Context) {
-	uses, err := p.options.Kubelet.Uses(ctx)
+	uses, err := p.uses(ctx)
 	if err != nil {
 		klog.FromContext(ctx).Info("Kubelet does not say which pods have devices by the device plugin API; it is asked again", "reason", err.Error())
 		return
@@ -181,6 +186,36 @@ func (p *Plugin) adopt(ctx context.Context) {
 	p.stepping.Lock()
 	defer p.stepping.Unlock()
 	p.takeUsed(ctx, uses)
+}
+
+// uses returns who uses which devices: pods that kubelet names, and of those that
+// only its checkpoint has the ones that have processes.
+func (p *Plugin) uses(ctx context.Context) (map[string]kubelet.Use, error) {
+	uses, err := p.options.Kubelet.Uses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var unnamed []types.UID
+	for _, use := range uses {
+		if len(use.Pods) == 0 {
+			unnamed = append(unnamed, use.UIDs...)
+		}
+	}
+	running, err := p.options.Processes.Running(unnamed)
+	if err != nil {
+		return nil, fmt.Errorf("find out whether pods that kubelet does not name have ended: %w", err)
+	}
+	for id, use := range uses {
+		if len(use.Pods) > 0 {
+			continue
+		}
+		use.UIDs = slices.DeleteFunc(slices.Clone(use.UIDs), func(uid types.UID) bool { return !slices.Contains(running, uid) })
+		uses[id] = use
+		if len(use.UIDs) == 0 {
+			delete(uses, id)
+		}
+	}
+	return uses, nil
 }
 
 // takeUsed holds what is used and nobody holds.
@@ -265,7 +300,7 @@ func (p *Plugin) Run(ctx context.Context, published Published) (err error) {
 		case <-p.due:
 		case <-timer.C:
 		}
-		if p.idle() {
+		if p.looking() {
 			continue // until devices are found
 		}
 		p.step(ctx, published)
@@ -293,11 +328,20 @@ func (p *Plugin) Ready(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// idle tells that there is nothing to look after, or not yet.
+// looking tells that not all families have said yet what there is.
+func (p *Plugin) looking() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.found) < len(p.options.Families)
+}
+
+// idle tells that there is nothing to look after: all is for claims, and kubelet
+// has said that no pod has any of it. Another instance, which serves kubelet until
+// it ends, may still take a device for a moment.
 func (p *Plugin) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.found) < len(p.options.Families) || len(p.options.Kinds) == 0 && len(p.held) == 0
+	return p.asked && len(p.options.Kinds) == 0 && len(p.held) == 0
 }
 
 func (p *Plugin) items() items {

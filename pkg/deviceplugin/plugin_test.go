@@ -15,6 +15,7 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/deviceattribute"
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	"k8s.io/utils/ptr"
 
@@ -163,9 +164,12 @@ func TestDevicesOfPodsGoToClaimsWhenTheyAreFree(t *testing.T) {
 		}
 		return names
 	}
-	if diff := cmp.Diff([]string{"gpu-0", "gpu-1"}, reserves()); diff != "" {
-		t.Errorf("reserved (-want +got):\n%s", diff)
-	}
+	eventually(t, "offered to claims", func() error { // a moment after it is free
+		if diff := cmp.Diff([]string{"gpu-0", "gpu-1"}, reserves()); diff != "" {
+			return fmt.Errorf("reserved (-want +got):\n%s", diff)
+		}
+		return nil
+	})
 	if who := n.holder(0); who != "pod ns/GPU-0, which has it as an extended resource by the device plugin API" {
 		t.Errorf("gpu-0 is held by %s", who)
 	}
@@ -296,6 +300,25 @@ func TestTwoInstancesSideBySide(t *testing.T) {
 	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy"})
 	if _, err := n.kubelet.allocate(gpuName, "GPU-0"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Kubelet's topology manager aligns what it is told the NUMA node of.
+func TestKubeletIsToldNUMANodes(t *testing.T) {
+	found := gpus(0, 5, 6)
+	delete(found.Devices[2].Attributes, deviceattribute.StandardDeviceAttributeNUMANode)
+	p := newNode(t).start(found, nil)
+	devices, _ := p.listed(&p.options.Resources[0])
+	got := map[string][]int64{}
+	for _, d := range devices {
+		got[d.GetID()] = nil
+		for _, node := range d.GetTopology().GetNodes() {
+			got[d.GetID()] = append(got[d.GetID()], node.GetID())
+		}
+	}
+	want := map[string][]int64{"GPU-0": {0}, "GPU-5": {1}, "GPU-6": nil}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("NUMA nodes (-want +got):\n%s", diff)
 	}
 }
 

@@ -63,6 +63,11 @@ type socketID struct {
 
 // newServers returns a server for each resource of which there may be devices.
 func (p *Plugin) newServers(ctx context.Context) ([]*server, error) {
+	for _, kind := range p.options.Kinds {
+		if !slices.ContainsFunc(p.options.Families, func(f Family) bool { return f.Name() == string(kind) }) {
+			klog.FromContext(ctx).Error(nil, "The configuration's devicePlugin.kinds has a kind of device that is switched off: pods get none of it", "kind", kind)
+		}
+	}
 	var servers []*server
 	for n := range p.options.Resources {
 		r := &p.options.Resources[n]

@@ -181,5 +181,5 @@ func (p *Plugin) ensureSpecs(given items, now map[string]state) error {
 		}
 	}
 	p.mu.Unlock()
-	return p.specs.write(held, states)
+	return p.specs.write(held, states, p.missing())
 }

@@ -42,8 +42,8 @@ func (s *specs) name(i *item) string {
 }
 
 // write makes the specs those of the devices. Where a family has none there is no
-// file.
-func (s *specs) write(held items, states map[string]state) error {
+// file, unless it is to be kept.
+func (s *specs) write(held items, states map[string]state, keep []string) error {
 	byFamily := map[string]*cdispec.Spec{}
 	for _, i := range held {
 		family := i.family.Name()
@@ -68,7 +68,7 @@ func (s *specs) write(held items, states map[string]state) error {
 			errs = append(errs, fmt.Errorf("write the CDI spec of the device plugin: %w: see that %s can be written and has room", err, s.dir))
 		}
 	}
-	return errors.Join(append(errs, s.removeOthers(byFamily))...)
+	return errors.Join(append(errs, s.removeOthers(byFamily, keep))...)
 }
 
 func (s *specs) writeSpec(path string, spec *cdispec.Spec) error {
@@ -84,14 +84,19 @@ func (s *specs) writeSpec(path string, spec *cdispec.Spec) error {
 	return replace(path, data)
 }
 
-// removeOthers removes the specs of families that have no device here.
-func (s *specs) removeOthers(byFamily map[string]*cdispec.Spec) error {
+// removeOthers removes the specs of families that have no device here. It keeps
+// those of families of which something is held that is not there at the moment: a
+// container may start again before it is.
+func (s *specs) removeOthers(byFamily map[string]*cdispec.Spec, keep []string) error {
 	files, err := filepath.Glob(s.path("*"))
 	if err != nil {
 		return fmt.Errorf("list the CDI specs of the device plugin: %w", err)
 	}
 	wanted := map[string]bool{}
 	for family := range byFamily {
+		wanted[s.path(family)] = true
+	}
+	for _, family := range keep {
 		wanted[s.path(family)] = true
 	}
 	for _, path := range files {

@@ -26,14 +26,18 @@ func (p *Plugin) step(ctx context.Context, published Published) {
 		logger.Error(err, "Cannot tell what the device plugin holds")
 		return
 	}
-	uses, err := p.options.Kubelet.Uses(ctx)
-	if err != nil && ctx.Err() == nil {
-		// Silence frees nothing.
-		logger.Error(err, "Devices stay with the device plugin, whoever uses them")
+	if p.idle() {
+		return
 	}
+	uses, err := p.uses(ctx)
 	if err == nil {
+		p.asked, p.silence = true, ""
 		p.takeUsed(ctx, uses)
 		p.freeUnused(ctx, uses)
+	} else if text := err.Error(); ctx.Err() == nil && text != p.silence {
+		// Silence frees nothing.
+		p.silence = text
+		logger.Error(err, "Kubelet does not say who uses which devices: what the device plugin has stays with it")
 	}
 	reasons := p.takeWanted(ctx, published)
 	p.update(ctx, reasons)
@@ -49,7 +53,7 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use) {
 	used := map[types.UID]bool{}
 	for _, thing := range slices.Sorted(maps.Keys(held)) {
 		h := held[thing]
-		use := uses[h.DevicePlugin.ID]
+		use := p.useOf(thing, h, uses)
 		now, err := p.noteUse(ctx, thing, use)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Cannot note who uses a device", "device", h.Device.Device)
@@ -164,12 +168,15 @@ func (p *Plugin) update(ctx context.Context, reasons map[string]string) {
 			s.problem = s.err.Error()
 		} else {
 			s.problem = complaint(p.problems(i))
+			if h, ok := p.knownOtherwise(i); ok {
+				s.problem = (&formerError{i, h}).Error()
+			}
 			held = append(held, i)
 		}
 		p.tell(ctx, i, "")
 		states[i.id] = s
 	}
-	if err := errors.Join(p.specs.write(held, states), p.infos.write(held)); err != nil {
+	if err := errors.Join(p.specs.write(held, states, p.missing()), p.infos.write(held)); err != nil {
 		klog.FromContext(ctx).Error(err, "Containers may not find what they need for their devices, it is tried again")
 		for id, s := range states {
 			s.problem, s.err = err.Error(), err
@@ -185,6 +192,18 @@ func (p *Plugin) update(ctx context.Context, reasons map[string]string) {
 	}
 	p.states = states
 	p.metrics.observe(p.all, states)
+}
+
+// missing are the families of devices that are held, and not there at the moment.
+func (p *Plugin) missing() (families []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for thing, h := range p.held {
+		if p.all.occupying(thing) == nil && !slices.Contains(families, h.Device.Family) {
+			families = append(families, h.Device.Family)
+		}
+	}
+	return families
 }
 
 // prepared returns what containers need for a device, asked for anew after each

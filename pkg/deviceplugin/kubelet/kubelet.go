@@ -42,14 +42,21 @@ func New(socket, checkpoint string) *Kubelet {
 type Use struct {
 	// Pods are namespace/name.
 	Pods []string
+	// Resources are what they have it as.
+	Resources []string
 	// UIDs are those of the pods, as far as kubelet's checkpoint has them: its API
-	// does not. They are for telling whether processes of a pod are left.
+	// does not. They are for telling whether processes of a pod are left. Without
+	// Pods they are of pods that are over, or of those that the API leaves out.
 	UIDs []types.UID
 }
 
 // Uses returns who uses devices that device plugins gave out, whichever plugin
-// that was, by the device's ID. What is not in the answer is used by no pod that
-// kubelet still looks after.
+// that was, by the device's ID. What is not in the answer is used by nobody.
+//
+// The API leaves out what only init containers have (List in
+// pkg/kubelet/apis/podresources/server_v1.go of Kubernetes 1.37), and all pods of
+// which a kubelet that has just started has not heard yet. The checkpoint has
+// them, and those of pods that are over too, until kubelet writes it again.
 func (k *Kubelet) Uses(ctx context.Context) (uses map[string]Use, err error) {
 	err = k.ask(ctx, func(ctx context.Context, api podresources.PodResourcesListerClient) error {
 		answer, err := api.List(ctx, &podresources.ListPodResourcesRequest{})
@@ -66,7 +73,8 @@ func (k *Kubelet) Uses(ctx context.Context) (uses map[string]Use, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for id, use := range uses {
+	for id := range uids {
+		use := uses[id]
 		use.UIDs = uids[id]
 		uses[id] = use
 	}
@@ -94,15 +102,21 @@ func usesIn(answer *podresources.ListPodResourcesResponse) map[string]Use {
 			for _, d := range container.GetDevices() {
 				for _, id := range d.GetDeviceIds() {
 					id, _, _ = strings.Cut(id, replicaMark)
-					if use := uses[id]; !slices.Contains(use.Pods, name) {
-						use.Pods = append(use.Pods, name)
-						uses[id] = use
-					}
+					use := uses[id]
+					use.Pods, use.Resources = addMissing(use.Pods, name), addMissing(use.Resources, d.GetResourceName())
+					uses[id] = use
 				}
 			}
 		}
 	}
 	return uses
+}
+
+func addMissing(list []string, text string) []string {
+	if slices.Contains(list, text) {
+		return list
+	}
+	return append(list, text)
 }
 
 // checkpoint is what is read of kubelet's file, see checkpointData in

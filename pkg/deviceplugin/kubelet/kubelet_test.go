@@ -77,9 +77,10 @@ func TestUses(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]Use{
-		"GPU-0":        {Pods: []string{"a/one"}, UIDs: []types.UID{"uid-one"}},
-		"GPU-1":        {Pods: []string{"a/one", "b/two"}, UIDs: []types.UID{"uid-one", "uid-two"}},
-		"0000:18:00.1": {Pods: []string{"a/one"}},
+		"GPU-0":        {Pods: []string{"a/one"}, Resources: []string{"nvidia.com/gpu"}, UIDs: []types.UID{"uid-one"}},
+		"GPU-1":        {Pods: []string{"a/one", "b/two"}, Resources: []string{"nvidia.com/gpu", "nvidia.com/gpu.shared"}, UIDs: []types.UID{"uid-one", "uid-two"}},
+		"GPU-7":        {UIDs: []types.UID{"uid-gone"}}, // over, or an init container
+		"0000:18:00.1": {Pods: []string{"a/one"}, Resources: []string{"nvidia.com/vf"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("uses (-want +got):\n%s", diff)
