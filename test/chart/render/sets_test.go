@@ -36,6 +36,9 @@ hybrid: {registry: {enabled: true, existingSecret: registries}}
 		"by the device plugin API": {values: `
 nodeConfig: {devicePlugin: {kinds: [gpu, vf], mode: envvar, gpuResource: nvidia.com/gpu, settle: 1m, vfResources: [{name: nvidia.com/vf, selectors: [{linkTypes: [infiniband]}]}]}}
 `},
+		"no longer by the device plugin API": {values: `
+nodeConfig: {devicePlugin: {kinds: [], vfResources: [{name: nvidia.com/vf, selectors: [{linkTypes: [infiniband]}]}]}}
+`},
 		"a simulated machine": {set: []string{"--set=simulate=dgx-h100", "--set=kubeletPlugin.runtimeClassName=nvidia"}},
 	}
 }

@@ -7,16 +7,15 @@ kind: NodeConfig
 {{- end }}
 {{- end -}}
 
-{{/* Not empty if devices are served by kubelet's device plugin API. */}}
+{{/* Not empty if devices are served by kubelet's device plugin API, or were: an
+empty list of kinds is how pods that still have some are left to their end. */}}
 {{- define "eks-hybrid-dra.devicePlugin" -}}
-{{- with .Values.nodeConfig.devicePlugin -}}
-{{- with .kinds }}true{{ end -}}
-{{- end -}}
+{{- with .Values.nodeConfig.devicePlugin }}true{{ end -}}
 {{- end -}}
 
-{{/* Not empty if VFs are, which Multus then hands to network plugins. */}}
+{{/* Not empty if VFs are or were, which Multus hands to network plugins. */}}
 {{- define "eks-hybrid-dra.devicePluginVFs" -}}
 {{- with .Values.nodeConfig.devicePlugin -}}
-{{- if has "vf" (.kinds | default list) }}true{{ end -}}
+{{- if or (has "vf" (.kinds | default list)) .vfResources }}true{{ end -}}
 {{- end -}}
 {{- end -}}
