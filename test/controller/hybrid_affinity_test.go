@@ -274,8 +274,9 @@ func TestHybridCrashes(t *testing.T) {
 		"without the answer to giving back":  {lost(1), lost(1)},
 		"without the answer to the last one": {before(1), lost(2)},
 	} {
+		// One after another: a controller gives back what it does not keep, in the
+		// whole cluster.
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			h := newHybridSite(t, 1, 1)
 			original := h.create(h.daemonSet(h.name, "cni", selects(term("half In a"), term("half In b"))), 2)
 			h.install(fmt.Sprintf("hybrid: {cniAffinity: {daemonSets: [{namespace: %s, name: cni, nodes: hybrid}]}}", h.name))
