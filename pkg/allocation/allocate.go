@@ -47,6 +47,8 @@ func (c *Controller) allocate(ctx context.Context, r Request, claim *resourceapi
 	}
 	defer c.lookAgain(claim.UID, together)
 	defer c.memory.release(uids...)
+	// Before the choice: what becomes free during it may be what is missing.
+	c.waiting.add(r, claim.CreationTimestamp.Time)
 	choices, err := c.choose(func() ([]fit.Choice, error) {
 		ask, err := c.ask(klog.FromContext(ctx), together)
 		if err != nil {
@@ -144,7 +146,6 @@ func (c *Controller) choose(plan func() ([]fit.Choice, error)) ([]fit.Choice, er
 func (c *Controller) wait(ctx context.Context, r Request, claim *resourceapi.ResourceClaim, together []*resourceapi.ResourceClaim, why error) (reconcile.Result, error) {
 	klog.FromContext(ctx).V(2).Info("A claim waits", "claim", klog.KObj(claim), "why", why)
 	c.hopeless.Forget(r)
-	c.waiting.add(r, claim.CreationTimestamp.Time)
 	for _, member := range together {
 		for _, pod := range c.Consumers.Of(member).Pods {
 			why := fmt.Sprintf("claim %s of the same pod does not fit there", claim.Name)

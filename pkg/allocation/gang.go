@@ -134,6 +134,7 @@ func (c *Controller) allocateGang(ctx context.Context, r Request, g gang) (recon
 		return reconcile.Result{}, fmt.Errorf("gang %s: %w", g.name, errBusy)
 	}
 	defer c.memory.release(uids...)
+	c.waiting.add(r, g.members[0].CreationTimestamp.Time) // before the choice, as for a claim
 	choices, err := c.choose(func() ([]fit.Choice, error) { return c.chooseGang(ctx, g, batch) })
 	switch {
 	case errors.Is(err, fit.ErrNoFit):
