@@ -97,7 +97,7 @@ faults: $(parts) ## Test what the plugin makes of crashes, full disks and lost a
 
 .PHONY: e2e
 e2e: $(parts) ## Run the end-to-end tests on a real one-node cluster.
-	@$(step) "end-to-end tests" env $(on_cluster) go test -count=1 -timeout 40m -v $(TESTARGS) ./test/e2e/...
+	@$(step) "end-to-end tests" env $(on_cluster) go test -count=1 -timeout 60m -v $(TESTARGS) ./test/e2e/...
 
 .PHONY: test-controller
 test-controller: $(parts) ## Test the controller: claims, gangs, crashes, and a minute of a race with kube-scheduler.
