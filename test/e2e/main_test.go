@@ -1,14 +1,10 @@
 package e2e
 
 import (
-	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -40,53 +36,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("SKIP:", err)
 		return
 	}
-	os.Exit(run(m))
-}
-
-// run brings the cluster up, runs all tests, and takes it down again, also
-// after an interrupt.
-func run(m *testing.M) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	steps := harness.Steps{Out: os.Stderr}
-
-	name := cmp.Or(os.Getenv("E2E_CLUSTER"), "e2e")
-	unlock, err := harness.Lock(name)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
-		return 1
-	}
-	defer func() { _ = unlock() }() // the end of this process unlocks, too
-	started, err := harness.Start(ctx, name, steps)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
-		return 1
-	}
-	cluster = started
-	ended := make(chan int, 1)
-	go func() { ended <- runTests(ctx, m) }()
-	code := 1
-	select {
-	case code = <-ended:
-	case <-ctx.Done():
-		fmt.Fprintln(os.Stderr, "interrupted")
-	}
-	if os.Getenv("E2E_KEEP") != "" {
-		fmt.Fprint(os.Stderr, started.HowToUse())
-		return code
-	}
-	if code == 0 {
-		err = started.Stop(ctx)
-	} else {
-		logs := filepath.Join(started.Root, "bin", "e2e-logs")
-		fmt.Fprintln(os.Stderr, "The logs of the cluster's programs are kept in", logs)
-		err = started.StopKeepingLogs(ctx, logs)
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "FAIL: %v\n", err)
-		return 1
-	}
-	return code
+	os.Exit(harness.Run("e2e", harness.Plain, func(ctx context.Context, started *harness.Cluster) int {
+		cluster = started
+		return runTests(ctx, m)
+	}))
 }
 
 func runTests(ctx context.Context, m *testing.M) int {
