@@ -2,8 +2,14 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 // Every flag with a wrong value is named, all of them at once.
@@ -17,6 +23,7 @@ func TestWrongFlags(t *testing.T) {
 		"argument":     {[]string{"start"}, []string{"start"}},
 		"lease":        {[]string{"--leader-elect-renew-deadline=20s"}, []string{"--leader-elect-renew-deadline 20s", "--leader-elect-lease-duration 15s"}},
 		"webhook":      {[]string{"--webhook-port=0", "--webhook-secret=A"}, []string{"--webhook-port 0", `--webhook-secret "A"`}},
+		"no claims":    {[]string{"--enable-claims=false"}, []string{"--hybrid-config is empty", "--enable-webhook is true"}},
 		"no cluster":   {[]string{"--kubeconfig=/nowhere/kubeconfig"}, []string{`--kubeconfig "/nowhere/kubeconfig"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -35,6 +42,26 @@ func TestWrongFlags(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A cluster without claims is told apart from one that does not answer yet.
+func TestClusterWithoutClaims(t *testing.T) {
+	client := fake.NewClientset()
+	const want = "does not serve resource.k8s.io/v1, as Kubernetes does since 1.34, so that there are no claims to allocate"
+	err := claimsServed(t.Context(), client)
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--enable-claims=false") {
+		t.Errorf("got %v, want %q in it", err, want)
+	}
+	client.Resources = []*metav1.APIResourceList{{GroupVersion: "resource.k8s.io/v1"}}
+	if err := claimsServed(t.Context(), client); err != nil {
+		t.Errorf("where there are claims: %v", err)
+	}
+	client.PrependReactor("get", "resource", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("connection refused")
+	})
+	if err := claimsServed(t.Context(), client); err != nil {
+		t.Errorf("where the API server does not answer: %v", err)
 	}
 }
 

@@ -25,6 +25,7 @@ type options struct {
 	explainAfter  time.Duration
 	topologyLabel string
 	workers       int
+	enableClaims  bool
 	hybridConfig  string
 
 	leaderElect   bool
@@ -48,6 +49,7 @@ func defaultOptions() *options {
 		gangTimeout:    5 * time.Minute,
 		explainAfter:   10 * time.Second,
 		workers:        16,
+		enableClaims:   true,
 		leaderElect:    true,
 		leaseDuration:  15 * time.Second,
 		renewDeadline:  10 * time.Second,
@@ -70,6 +72,7 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.explainAfter, "explain-after", o.explainAfter, "how long a claim waits before an event says why")
 	flags.StringVar(&o.topologyLabel, "topology-label", o.topologyLabel, "label of nodes that says of which site or fabric they are: a gang gets nodes with one value of it; empty: any nodes")
 	flags.IntVar(&o.workers, "workers", o.workers, "how many claims and gangs are written at the same time")
+	flags.BoolVar(&o.enableClaims, "enable-claims", o.enableClaims, "allocate claims, and say why they wait; false is for clusters that have none, before Kubernetes 1.34, where only --hybrid-config is left to do")
 	flags.StringVar(&o.hybridConfig, "hybrid-config", o.hybridConfig, "file with a HybridConfig, which is followed: on which nodes DaemonSets of network plugins are kept, and where pull secrets are copied to; empty: neither")
 	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "allocate only while holding the lease; without it this must be the only controller")
 	flags.DurationVar(&o.leaseDuration, "leader-elect-lease-duration", o.leaseDuration, "after how long a leader that is not heard of is replaced")
@@ -108,6 +111,9 @@ func (o *options) validate() error {
 	if o.retryPeriod <= 0 || o.renewDeadline <= o.retryPeriod || o.leaseDuration <= o.renewDeadline {
 		errs = append(errs, fmt.Errorf("--leader-elect-lease-duration %s, --leader-elect-renew-deadline %s, --leader-elect-retry-period %s: want each shorter than the one before, and more than 0", o.leaseDuration, o.renewDeadline, o.retryPeriod))
 	}
+	if !o.enableClaims && o.hybridConfig == "" {
+		errs = append(errs, errors.New("--enable-claims is false and --hybrid-config is empty: nothing is left to do"))
+	}
 	return errors.Join(append(errs, o.validateWebhook()...)...)
 }
 
@@ -116,6 +122,9 @@ func (o *options) validateWebhook() []error {
 		return nil
 	}
 	var errs []error
+	if !o.enableClaims {
+		errs = append(errs, errors.New("--enable-claims is false, but --enable-webhook is true: the webhook checks claims; set both to false"))
+	}
 	if o.webhookPort < 1 || o.webhookPort > 65535 {
 		errs = append(errs, fmt.Errorf("--webhook-port %d: want 1 to 65535", o.webhookPort))
 	}

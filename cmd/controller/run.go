@@ -56,8 +56,13 @@ func run(ctx context.Context, o *options) error {
 	defer broadcaster.Shutdown()
 	registry := prometheus.NewRegistry()
 	events := broadcaster.NewRecorder(clientgoscheme.Scheme, corev1.EventSource{Component: name})
-	if err := o.allocation(ctx, mgr, client, registry, events); err != nil {
-		return err
+	if o.enableClaims {
+		if err := claimsServed(ctx, client); err != nil {
+			return err
+		}
+		if err := o.allocation(ctx, mgr, client, registry, events); err != nil {
+			return err
+		}
 	}
 	if err := o.hybrid(ctx, mgr, config, client, registry, events); err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
+	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -19,6 +21,17 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/fleet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/measure"
 )
+
+// claimsServed returns an error if the API server says that it has no claims, which
+// would be waited for in vain. One that does not answer may have some.
+func claimsServed(ctx context.Context, client kubernetes.Interface) error {
+	version := resourceapi.SchemeGroupVersion.String()
+	if _, err := client.Discovery().ServerResourcesForGroupVersionWithContext(ctx, version); !apierrors.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("the API server does not serve %s, as Kubernetes does since 1.34, so that there are no claims to allocate: "+
+		"leave the controller out, or set --enable-claims=false and --enable-webhook=false if it has a --hybrid-config", version)
+}
 
 // allocation adds to the manager what allocates claims, measures that, and says
 // why claims wait.
