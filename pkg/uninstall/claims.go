@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
@@ -43,10 +44,14 @@ func (e *InUseError) Error() string {
 }
 
 // claimsInUse describes the claims of the cluster that have devices of the driver.
+// An API server that has no such thing as claims is Kubernetes before 1.34.
 func claimsInUse(ctx context.Context, client kubernetes.Interface, driver string) (lines []string, err error) {
 	options := metav1.ListOptions{Limit: page}
 	for {
 		list, err := client.ResourceV1().ResourceClaims(metav1.NamespaceAll).List(ctx, options)
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look for claims that have devices of driver %s: %w", driver, err)
 		}

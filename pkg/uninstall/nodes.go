@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/klog/v2"
@@ -119,6 +120,9 @@ func (u *uninstaller) withoutSlices(ctx context.Context) error {
 	slicesOfDriver := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(resourceapi.ResourceSliceSelectorDriver, u.DriverName).String()}
 	return u.await(ctx, func(ctx context.Context) (string, error) {
 		list, err := u.Client.ResourceV1().ResourceSlices().List(ctx, slicesOfDriver)
+		if apierrors.IsNotFound(err) {
+			return "", nil // an API server without ResourceSlices
+		}
 		if err != nil {
 			return "", fmt.Errorf("look for ResourceSlices of driver %s: %w", u.DriverName, err)
 		}

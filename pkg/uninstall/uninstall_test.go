@@ -15,7 +15,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/fake"
@@ -281,32 +280,6 @@ func TestClaimsThatAreInUseAreListed(t *testing.T) {
 	}
 }
 
-// Pods that have devices by kubelet's device plugin API have no claims.
-func TestPodsWithoutClaimsAreListed(t *testing.T) {
-	s := newSite(t, "dgx-0")
-	wantPods(t, s)
-	for name, pod := range map[string]*corev1.Pod{
-		"classic":   {Spec: corev1.PodSpec{NodeName: "dgx-0"}},
-		"elsewhere": {Spec: corev1.PodSpec{NodeName: "cloud-0"}},
-		"ended":     {Spec: corev1.PodSpec{NodeName: "dgx-0"}, Status: corev1.PodStatus{Phase: corev1.PodSucceeded}},
-		"by-a-claim": {Spec: corev1.PodSpec{NodeName: "dgx-0"}, Status: corev1.PodStatus{
-			ExtendedResourceClaimStatus: &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "c"},
-		}},
-	} {
-		pod.Namespace, pod.Name = "team", name
-		pod.Spec.Containers = []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{
-			Limits: corev1.ResourceList{"nvidia.com/gpu": resource.MustParse("2")},
-		}}}
-		s.must(s.client.Tracker().Add(pod))
-	}
-	o := s.options()
-	o.Resources = []string{"nvidia.com/ib_vf", "nvidia.com/gpu"}
-	wantError(t, s.run(o, patience), "in use by 1 claim or pod", "team/classic: pod on dgx-0 with nvidia.com/gpu")
-	s.wantAsBefore()
-	s.must(s.client.CoreV1().Pods("team").Delete(t.Context(), "classic", metav1.DeleteOptions{}))
-	s.must(s.run(o, patience))
-}
-
 // The scheduler has given a device away after the first look.
 func TestAClaimThatGetsADeviceMeanwhileHasAllPutBack(t *testing.T) {
 	s := newSite(t, "dgx-0", "dgx-1")
@@ -323,7 +296,13 @@ func TestANodeThatIsNotDoneInTimeIsNamed(t *testing.T) {
 	s.mu.Lock()
 	s.broken["dgx-1"] = "Starting\nVF 3 is bound to vfio-pci\n"
 	s.mu.Unlock()
-	err := s.run(s.options(), 200*time.Millisecond)
+	// On a slow machine it takes a while until dgx-0 is done.
+	var err error
+	for limit := 200 * time.Millisecond; limit < patience; limit *= 2 {
+		if err = s.run(s.options(), limit); err == nil || !strings.Contains(err.Error(), "not replaced yet") {
+			break
+		}
+	}
 	wantError(t, err, "dgx-1: pod plugin-dgx-1 failed: VF 3 is bound to vfio-pci", "time is up")
 	if strings.Contains(err.Error(), "dgx-0") {
 		t.Errorf("a node that is done is named: %v", err)
