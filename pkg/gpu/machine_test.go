@@ -109,10 +109,17 @@ func (m *machine) gpu(index int) nvml.Device {
 	return handle
 }
 
-// unplug takes a GPU out of the PCI bus.
-func (m *machine) unplug(address string) {
+// unplug takes a GPU out of the PCI bus, and returns what puts it in again.
+func (m *machine) unplug(address string) (back func()) {
 	m.t.Helper()
-	m.must(os.Remove(filepath.Join(m.opts.SysfsRoot, "bus/pci/devices", address)))
+	path := filepath.Join(m.opts.SysfsRoot, "bus/pci/devices", address)
+	target, err := os.Readlink(path)
+	m.must(err)
+	m.must(os.Remove(path))
+	return func() {
+		m.t.Helper()
+		m.must(os.Symlink(target, path))
+	}
 }
 
 func devices(t *testing.T, f *Family) device.Inventory {

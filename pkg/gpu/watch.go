@@ -10,8 +10,8 @@ import (
 //
 // The driver's files are looked at often, because that is cheap; file-system
 // events would not help, since a driver container appears as a mount, which
-// raises none. All GPUs are looked at when these files differ, when the last
-// look failed, and now and then.
+// raises none. So is whether the GPUs are on the PCI bus. All GPUs are looked at
+// when that differs, when the last look failed, and now and then.
 func (f *Family) Watch(ctx context.Context, changed func()) {
 	poll := time.NewTicker(f.opts.Poll)
 	defer poll.Stop()
@@ -42,7 +42,23 @@ func (f *Family) due() bool {
 		return true
 	}
 	driver, _ := f.opts.findDriver()
-	return driver != s.driver
+	return driver != s.driver || f.busChanged(s)
+}
+
+// busChanged tells whether a GPU has left the PCI bus since it was looked at, or
+// has come back to it.
+func (f *Family) busChanged(s snapshot) bool {
+	for address, g := range s.usable {
+		if f.gone(address, g) {
+			return true
+		}
+	}
+	for address, fault := range s.faulty {
+		if fault.Reason == ReasonNotOnBus && f.sysfs.Exists(address) {
+			return true
+		}
+	}
+	return false
 }
 
 // news tells whether there is an answer that neither Devices gave nor Watch

@@ -82,6 +82,33 @@ func TestWatchFindsFailures(t *testing.T) {
 	})
 }
 
+// A GPU that leaves the PCI bus is missed at once, not at the next look at all.
+func TestWatchFindsGPUsThatLeaveTheBus(t *testing.T) {
+	m := newMachineWithDriver(t, simulated.DGXH200)
+	synctest.Test(t, func(t *testing.T) {
+		f := New(m.opts)
+		devices(t, f)
+		after := watch(t, f)
+		back := m.unplug("0000:61:00.0")
+		if n := after(10 * time.Second); n != 1 {
+			t.Errorf("called %d times after a GPU left, want once", n)
+		}
+		if found := devices(t, f); len(found.Devices) != 7 || len(found.Faults) != 1 {
+			t.Errorf("got %d devices and %d faults, want 7 and 1", len(found.Devices), len(found.Faults))
+		}
+		if n := after(2 * time.Minute); n != 0 {
+			t.Errorf("called %d times for the same news", n)
+		}
+		back()
+		if n := after(10 * time.Second); n != 1 {
+			t.Errorf("called %d times after the GPU came back, want once", n)
+		}
+		if n := len(devices(t, f).Devices); n != 8 {
+			t.Errorf("got %d devices, want 8", n)
+		}
+	})
+}
+
 // What Prepare notices is published without waiting for the next look.
 func TestWatchHearsOfPrepare(t *testing.T) {
 	m := newMachineWithDriver(t, simulated.DGXH200)
