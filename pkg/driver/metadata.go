@@ -18,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
@@ -78,20 +79,9 @@ func replaceFile(path string, data []byte, perm os.FileMode) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
 		return nil
 	}
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	err := os.WriteFile(temp, data, perm)
-	if err == nil {
-		err = faultpoint.At(faultpoint.MetadataWritten)
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		if removeErr := os.Remove(temp); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-	}
-	return err
+	return wholefile.Replace(path, data, wholefile.Options{
+		Mode: perm, Written: func() error { return faultpoint.At(faultpoint.MetadataWritten) },
+	})
 }
 
 // lockMetadata keeps everybody else from the metadata files of the claims of

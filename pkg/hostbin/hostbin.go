@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 // tempPrefix begins the names of files that are being written.
@@ -53,7 +55,9 @@ func install(want []byte, target string) (err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return replace(target, want)
+	return wholefile.Replace(target, want, wholefile.Options{
+		Temp: filepath.Join(dir, tempPrefix+filepath.Base(target)), Mode: 0o755, Sync: wholefile.Content,
+	})
 }
 
 // lock waits until nobody else installs into the folder. The kernel drops the
@@ -81,26 +85,7 @@ func removeLeftovers(dir, name string) error {
 	}
 	var errs []error
 	for _, path := range left {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, wholefile.Remove(path))
 	}
 	return errors.Join(errs...)
-}
-
-func replace(target string, content []byte) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(target), tempPrefix+filepath.Base(target)+"-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp.Name()))
-		}
-	}()
-	_, writeErr := temp.Write(content)
-	if err := errors.Join(writeErr, temp.Chmod(0o755), temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), target)
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 // tempPrefix begins the names of what is being written or removed. No host has
@@ -254,7 +256,7 @@ func (s Store) removeLeftovers() error {
 		if entry.IsDir() {
 			errs = append(errs, removeOwn(path))
 		} else {
-			errs = append(errs, ignoreMissing(os.Remove(path)))
+			errs = append(errs, wholefile.Remove(path))
 		}
 	}
 	return errors.Join(errs...)
@@ -264,16 +266,9 @@ func (s Store) removeLeftovers() error {
 // others.
 func removeOwn(dir string) error {
 	return errors.Join(
-		ignoreMissing(os.Remove(filepath.Join(dir, hostsFile))),
-		ignoreMissing(os.Remove(filepath.Join(dir, bundleFile))),
-		ignoreMissing(os.Remove(dir)))
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+		wholefile.Remove(filepath.Join(dir, hostsFile)),
+		wholefile.Remove(filepath.Join(dir, bundleFile)),
+		wholefile.Remove(dir))
 }
 
 func notEmpty(err error) bool { return errors.Is(err, syscall.ENOTEMPTY) }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 // makeFolder makes a registry's folder with its files in one step.
@@ -19,7 +21,7 @@ func (s Store) makeFolder(folder string, files map[string][]byte) (err error) {
 		}
 	}()
 	for name, content := range files {
-		if err := writeSynced(filepath.Join(temp, name), content); err != nil {
+		if _, err := wholefile.Write(content, synced(filepath.Join(temp, name))); err != nil {
 			return err
 		}
 	}
@@ -27,7 +29,7 @@ func (s Store) makeFolder(folder string, files map[string][]byte) (err error) {
 	if err := os.Chmod(temp, 0o755); err != nil {
 		return err
 	}
-	if err := syncDir(temp); err != nil {
+	if err := wholefile.SyncFolder(temp); err != nil {
 		return err
 	}
 	// This fails where somebody else has just made the folder, unless theirs is
@@ -35,7 +37,7 @@ func (s Store) makeFolder(folder string, files map[string][]byte) (err error) {
 	if err := os.Rename(temp, filepath.Join(s.Dir, folder)); err != nil {
 		return err
 	}
-	return syncDir(s.Dir)
+	return wholefile.SyncFolder(s.Dir)
 }
 
 // replaceFiles replaces files that were written here, and adds those that are
@@ -51,24 +53,21 @@ func (s Store) replaceFiles(folder string, look folderLook, want map[string][]by
 			return err
 		}
 	}
-	return syncDir(dir)
+	return wholefile.SyncFolder(dir)
 }
 
 func (s Store) replaceFile(path string, content []byte, replace bool) (err error) {
-	temp, err := os.CreateTemp(s.Dir, tempPrefix)
+	temp := filepath.Join(s.Dir, tempPrefix+"*")
+	if replace {
+		return wholefile.Replace(path, content, synced(temp))
+	}
+	temp, err = wholefile.Write(content, synced(temp))
+	defer func() { err = errors.Join(err, wholefile.Remove(temp)) }()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ignoreMissing(os.Remove(temp.Name()))) }()
-	_, writeErr := temp.Write(content)
-	if err := errors.Join(writeErr, temp.Chmod(0o644), temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	if replace {
-		return os.Rename(temp.Name(), path)
-	}
 	// Unlike a rename, this fails where somebody has just put a file there.
-	return os.Link(temp.Name(), path)
+	return os.Link(temp, path)
 }
 
 // removeFolder takes a folder of ours out of containerd's sight in one step,
@@ -86,7 +85,7 @@ func (s Store) removeFolder(folder string, look folderLook) error {
 		// Somebody has just put a file there.
 		err = os.Rename(temp, path)
 	}
-	return errors.Join(err, syncDir(s.Dir))
+	return errors.Join(err, wholefile.SyncFolder(s.Dir))
 }
 
 // removeFiles removes our files. The certificates go last: containerd could
@@ -96,26 +95,15 @@ func (s Store) removeFiles(dir string, look folderLook) error {
 		if look.ours[name] == nil {
 			continue
 		}
-		if err := ignoreMissing(os.Remove(filepath.Join(dir, name))); err != nil {
+		if err := wholefile.Remove(filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return wholefile.SyncFolder(dir)
 }
 
-func writeSynced(path string, content []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	return errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close())
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+// synced is how files are written, by way of a path: containerd is root, but its
+// folder is for all to read.
+func synced(temp string) wholefile.Options {
+	return wholefile.Options{Temp: temp, Mode: 0o644, Sync: wholefile.Content}
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/kernel"
 )
 
@@ -71,7 +72,7 @@ func (f firmware) save(address string, s settings) error {
 		return fmt.Errorf("keep what the simulated NIC is to remember of VF %s: %w", address, err)
 	}
 	if s == f.fresh() {
-		if err := os.Remove(f.path(address)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := wholefile.Remove(f.path(address)); err != nil {
 			return fail(err)
 		}
 		return nil
@@ -84,16 +85,9 @@ func (f firmware) save(address string, s settings) error {
 		return fail(err)
 	}
 	// Two plugins may run at once, so nobody may see half a file.
-	staged, err := os.CreateTemp(f.dir, "."+address+"-*")
-	if err != nil {
+	staged := filepath.Join(f.dir, "."+address+"-*")
+	if err := wholefile.Replace(f.path(address), content, wholefile.Options{Temp: staged, Mode: 0o600}); err != nil {
 		return fail(err)
-	}
-	_, err = staged.Write(content)
-	if err = errors.Join(err, staged.Close()); err == nil {
-		err = os.Rename(staged.Name(), f.path(address))
-	}
-	if err != nil {
-		return fail(errors.Join(err, os.Remove(staged.Name())))
 	}
 	return nil
 }

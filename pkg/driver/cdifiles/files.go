@@ -15,6 +15,7 @@ import (
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
@@ -74,7 +75,7 @@ func (f *Files) Write(claim device.Claim, family string, edits map[string]device
 	if err := os.MkdirAll(f.dir, 0o755); err != nil {
 		return fmt.Errorf("create the CDI folder for claim %s: %w: see that %s is a folder that the plugin may write", claim, err, f.dir)
 	}
-	if err := replace(path, data); err != nil {
+	if err := write(path, data); err != nil {
 		return fmt.Errorf("write the CDI spec of claim %s: %w: see that %s can be written and has room", claim, err, f.dir)
 	}
 	return nil
@@ -100,7 +101,7 @@ func (f *Files) Remove(uid types.UID) error {
 		if owner, ok := f.owner(entry.Name()); !ok || owner != uid {
 			continue
 		}
-		if err := os.Remove(filepath.Join(f.dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := wholefile.Remove(filepath.Join(f.dir, entry.Name())); err != nil {
 			return fmt.Errorf("remove the CDI spec of claim %s: %w: see that %s can be written", uid, err, f.dir)
 		}
 	}
@@ -161,22 +162,13 @@ func localName(uid types.UID, deviceName string) string {
 	return string(uid) + "-" + deviceName
 }
 
-// replace writes a file that a runtime, which may look at any time, sees whole
+// write writes a file that a runtime, which may look at any time, sees whole
 // or not at all. Nothing is synced: the folder lives in memory, and after a
 // reboot kubelet has the claims prepared again.
-func replace(path string, data []byte) error {
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempSuffix)
-	err := os.WriteFile(temp, data, 0o644) //nolint:gosec // runtimes read CDI specs as any user
-	if err == nil {
-		err = faultpoint.At(faultpoint.SpecWritten)
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		if removeErr := os.Remove(temp); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-	}
-	return err
+func write(path string, data []byte) error {
+	return wholefile.Replace(path, data, wholefile.Options{
+		Temp:    filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempSuffix),
+		Mode:    0o644, // runtimes read CDI specs as any user
+		Written: func() error { return faultpoint.At(faultpoint.SpecWritten) },
+	})
 }

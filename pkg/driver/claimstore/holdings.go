@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 // Take makes the holding's claim the holder of a physical thing, and returns
@@ -50,12 +52,12 @@ func (s *Store) Take(thing string, h Holding) (*Holding, error) {
 // create writes the file of a holding, unless there is one.
 func (s *Store) create(thing string, uid types.UID, data []byte) (created bool, err error) {
 	path := s.holdingPath(thing)
-	temp, err := writeNew(filepath.Dir(path), tempHolding(thing, uid), data)
-	if err == nil {
-		err = faultpoint.At(faultpoint.HoldingWritten)
-	}
+	temp, err := wholefile.Write(data, wholefile.Options{
+		Temp: tempHolding(path, uid), Mode: 0o600,
+		Written: func() error { return faultpoint.At(faultpoint.HoldingWritten) },
+	})
 	if err != nil {
-		return false, errors.Join(err, removeIfThere(temp))
+		return false, errors.Join(err, wholefile.Remove(temp))
 	}
 	// A link, unlike a rename, never replaces: of all who try, one has it.
 	err = os.Link(temp, path)
@@ -66,8 +68,8 @@ func (s *Store) create(thing string, uid types.UID, data []byte) (created bool, 
 	if errors.Is(err, fs.ErrExist) {
 		err = nil
 	}
-	if err = errors.Join(err, removeIfThere(temp)); err != nil && created {
-		return false, errors.Join(err, removeIfThere(path))
+	if err = errors.Join(err, wholefile.Remove(temp)); err != nil && created {
+		return false, errors.Join(err, wholefile.Remove(path))
 	}
 	return created, err
 }
@@ -83,23 +85,21 @@ func (s *Store) Update(thing string, h Holding) error {
 		return fmt.Errorf("encode the holding of %s: %w", thing, err)
 	}
 	path := s.holdingPath(thing)
-	temp, err := writeNew(filepath.Dir(path), tempHolding(thing, h.Claim.UID), data)
-	if err == nil {
-		err = faultpoint.At(faultpoint.UpdateWritten)
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
+	err = wholefile.Replace(path, data, wholefile.Options{
+		Temp: tempHolding(path, h.Claim.UID), Mode: 0o600,
+		Written: func() error { return faultpoint.At(faultpoint.UpdateWritten) },
+	})
 	if err != nil {
-		return errors.Join(s.cannotWrite(fmt.Errorf("note who uses %s: %w", thing, err)), removeIfThere(temp))
+		return s.cannotWrite(fmt.Errorf("note who uses %s: %w", thing, err))
 	}
 	return nil
 }
 
-// tempHolding is the name of a file that becomes a holding, for
-// [os.CreateTemp].
-func tempHolding(thing string, uid types.UID) string {
-	return tempPrefix + thing + "~*@" + string(uid) + fileSuffix
+// tempHolding is the path of a file that becomes a holding, for
+// [wholefile.Options].
+func tempHolding(path string, uid types.UID) string {
+	thing := strings.TrimSuffix(filepath.Base(path), fileSuffix)
+	return filepath.Join(filepath.Dir(path), tempPrefix+thing+"~*@"+string(uid)+fileSuffix)
 }
 
 // Holder returns who has a physical thing, or nil if nobody has. A holding
@@ -152,7 +152,7 @@ func (s *Store) giveBack(thing string, uid types.UID) (bool, error) {
 	if had, err := s.Holds(uid, thing); err != nil || !had {
 		return false, err
 	}
-	if err := removeIfThere(s.holdingPath(thing)); err != nil {
+	if err := wholefile.Remove(s.holdingPath(thing)); err != nil {
 		return false, s.cannotWrite(fmt.Errorf("give back %s: %w", thing, err))
 	}
 	return true, nil

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 const (
@@ -57,12 +58,12 @@ func openSpares(dir, claims string) (*spares, error) {
 		}
 		if len(s.usable) < MaxSpares {
 			s.usable = append(s.usable, path)
-		} else if err := removeIfThere(path); err != nil {
+		} else if err := wholefile.Remove(path); err != nil {
 			return nil, fmt.Errorf("remove a spare file: %w", err)
 		}
 	}
 	if len(s.usable) > 0 {
-		if err := syncDir(claims); err != nil {
+		if err := wholefile.SyncFolder(claims); err != nil {
 			return nil, fmt.Errorf("sync the claim store: %w", err)
 		}
 	}
@@ -117,7 +118,7 @@ func (s *spares) sync(claims string) error {
 	s.mu.Lock()
 	made := s.made
 	s.mu.Unlock()
-	if err := syncDir(claims); err != nil {
+	if err := wholefile.SyncFolder(claims); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 const (
@@ -238,9 +239,9 @@ func (s *Store) removeTemporary(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			err = os.Remove(filepath.Join(s.dir, folder, entry.Name()))
+			err = wholefile.Remove(filepath.Join(s.dir, folder, entry.Name()))
 			unlock()
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err != nil {
 				return fmt.Errorf("remove an interrupted write: %w", err)
 			}
 		}
@@ -253,18 +254,15 @@ func (s *Store) removeTemporary(ctx context.Context) error {
 func (s *Store) writeDurably(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	temp := filepath.Join(dir, tempPrefix+filepath.Base(path))
-	err := s.spares.take(temp)
-	if err == nil {
-		err = writeSynced(temp, data)
+	if err := s.spares.take(temp); err != nil {
+		return errors.Join(err, wholefile.Remove(temp))
 	}
-	if err == nil {
-		err = faultpoint.At(faultpoint.FileWritten)
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
+	err := wholefile.Replace(path, data, wholefile.Options{
+		Temp: temp, Mode: 0o600, Sync: wholefile.Content,
+		Written: func() error { return faultpoint.At(faultpoint.FileWritten) },
+	})
 	if err != nil {
-		return errors.Join(err, removeIfThere(temp))
+		return err
 	}
 	return s.spares.sync(dir)
 }
@@ -299,48 +297,4 @@ func readSame(path string) (data []byte, same bool, err error) {
 		return nil, false, err
 	}
 	return data, os.SameFile(read, now), nil
-}
-
-// writeNew writes a file of a name that nobody else has, made from pattern as
-// [os.CreateTemp] does.
-func writeNew(dir, pattern string, data []byte) (path string, err error) {
-	file, err := os.CreateTemp(dir, pattern)
-	if err != nil {
-		return "", err
-	}
-	_, err = file.Write(data)
-	return file.Name(), errors.Join(err, file.Close())
-}
-
-// writeSynced gives a file, which may be there, a new content.
-func writeSynced(path string, data []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	// After the write, and so within a block that the file has anyway.
-	if err := file.Truncate(int64(len(data))); err != nil {
-		return err
-	}
-	return file.Sync()
-}
-
-func syncDir(path string) (err error) {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	return dir.Sync()
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

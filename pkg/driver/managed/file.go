@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 const (
@@ -106,21 +107,11 @@ func (a *Allocators) save(s *state) error {
 }
 
 func (a *Allocators) write(data []byte) error {
-	temp := a.path() + tempSuffix
-	err := writeSynced(temp, data)
-	if err == nil {
-		err = a.options.At(faultpoint.AllocatorsHalfWritten)
-	}
-	if err == nil {
-		err = os.Rename(temp, a.path())
-	}
+	err := wholefile.Replace(a.path(), data, wholefile.Options{
+		Temp: a.path() + tempSuffix, Mode: 0o600, Sync: wholefile.ContentAndName,
+		Written: func() error { return a.options.At(faultpoint.AllocatorsHalfWritten) },
+	})
 	if err != nil {
-		if removeErr := os.Remove(temp); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-		return err
-	}
-	if err := syncDir(a.options.Dir); err != nil {
 		return err
 	}
 	return a.options.At(faultpoint.AllocatorsWritten)
@@ -139,25 +130,4 @@ func (a *Allocators) setAside() (string, error) {
 		return "", fmt.Errorf("set %s aside: %w: see that %s can be written and has room", a.path(), err, a.options.Dir)
 	}
 	return path, a.options.At(faultpoint.AllocatorsSetAside)
-}
-
-func writeSynced(path string, data []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	return file.Sync()
-}
-
-func syncDir(path string) (err error) {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	return dir.Sync()
 }

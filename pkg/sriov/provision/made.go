@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
@@ -41,10 +42,7 @@ func (n Notes) write(pf topology.Address, number int) error {
 	}
 	path := n.path(pf)
 	if err == nil {
-		err = os.WriteFile(path+".tmp", data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".tmp", path)
+		err = wholefile.Replace(path, data, wholefile.Options{Temp: path + ".tmp", Mode: 0o600})
 	}
 	if err != nil {
 		return fmt.Errorf("note that the VFs of %s are ours: %w: see that %s can be written and has room", pf, err, n.Dir)
@@ -83,7 +81,7 @@ func (n Notes) Made() (map[topology.Address]int, error) {
 
 // Forget removes a note. None is fine.
 func (n Notes) Forget(pf topology.Address) error {
-	if err := os.Remove(n.path(pf)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := wholefile.Remove(n.path(pf)); err != nil {
 		return fmt.Errorf("forget that the VFs of %s were ours: %w", pf, err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
 
@@ -129,28 +130,17 @@ func (s *Store) write(path string, data []byte) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
-	temp := path + tempSuffix
-	err := writeSynced(temp, data)
-	if err == nil {
-		err = faultpoint.At(faultpoint.VFJournalHalfWritten)
-	}
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		if removeErr := os.Remove(temp); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-		return err
-	}
-	return s.syncDir()
+	return wholefile.Replace(path, data, wholefile.Options{
+		Temp: path + tempSuffix, Mode: 0o600, Sync: wholefile.ContentAndName,
+		Written: func() error { return faultpoint.At(faultpoint.VFJournalHalfWritten) },
+	})
 }
 
 // Delete removes a journal, and what an interrupted write has left of one. None
 // is fine.
 func (s *Store) Delete(a topology.Address) error {
 	for _, path := range []string{s.path(a) + tempSuffix, s.path(a)} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := wholefile.Remove(path); err != nil {
 			return s.hint(fmt.Errorf("delete the journal of VF %s: %w", a, err))
 		}
 	}
@@ -201,25 +191,4 @@ func (s *Store) path(a topology.Address) string {
 // hint adds the way out to an error of writing.
 func (s *Store) hint(err error) error {
 	return fmt.Errorf("%w: see that %s can be written and has room", err, s.dir)
-}
-
-func writeSynced(path string, data []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	return file.Sync()
-}
-
-func (s *Store) syncDir() (err error) {
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	return dir.Sync()
 }
