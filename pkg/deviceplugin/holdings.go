@@ -227,7 +227,8 @@ type use struct {
 }
 
 // useOf returns who uses a thing that is held. Kubelet may know its device by
-// another ID than at the time when it was taken, since a GPU was replaced.
+// another ID than at the time when it was taken, since a GPU was replaced, or has
+// changed places with another one: its pods then use it where it is now.
 func (p *Plugin) useOf(thing string, h claimstore.Holding, uses map[string]kubelet.Use) use {
 	u := use{Use: uses[h.DevicePlugin.ID]}
 	i := p.items().occupying(thing)
@@ -235,6 +236,9 @@ func (p *Plugin) useOf(thing string, h claimstore.Holding, uses map[string]kubel
 		return u
 	}
 	if i.id != h.DevicePlugin.ID {
+		if p.items().byID(h.DevicePlugin.ID) != nil {
+			u = use{}
+		}
 		if len(u.Pods) > 0 {
 			u.formerID = h.DevicePlugin.ID
 		}

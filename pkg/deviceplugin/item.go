@@ -27,6 +27,7 @@ type item struct {
 	// id is the device's in kubelet. It depends on the hardware alone, since it
 	// outlives restarts in kubelet's files: the UUID of a GPU, by which NVIDIA's
 	// monitoring knows it, and the PCI address of others, as CNI plugins expect.
+	// Any of these may name a CDI device.
 	id string
 	// wanted tells that the device is to be served here, and resource as what; nil
 	// if no resource selects it.

@@ -44,12 +44,12 @@ func TestKubeletGetsDevicesByCDI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &api.ContainerAllocateResponse{CdiDevices: []*api.CDIDevice{{Name: "eks-hybrid-dra/deviceplugin-gpu=0000:05:00.0"}}}
+	want := &api.ContainerAllocateResponse{CdiDevices: []*api.CDIDevice{{Name: "eks-hybrid-dra/deviceplugin-gpu=GPU-5"}}}
 	if diff := cmp.Diff(want, answer, protocmp.Transform(), protocmp.IgnoreEmptyMessages()); diff != "" {
 		t.Errorf("answer (-want +got):\n%s", diff)
 	}
 	spec := n.file("cdi", "eks-hybrid-dra_deviceplugin-gpu.json")
-	for _, text := range []string{`"kind":"eks-hybrid-dra/deviceplugin-gpu"`, `"name":"0000:05:00.0"`, `"path":"/dev/gpu-5"`, `"NVIDIA_VISIBLE_DEVICES=void"`} {
+	for _, text := range []string{`"kind":"eks-hybrid-dra/deviceplugin-gpu"`, `"name":"GPU-5"`, `"path":"/dev/gpu-5"`, `"NVIDIA_VISIBLE_DEVICES=void"`} {
 		if !strings.Contains(spec, text) {
 			t.Errorf("the CDI spec does not say %s:\n%s", text, spec)
 		}

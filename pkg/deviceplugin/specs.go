@@ -36,10 +36,10 @@ func (s *specs) path(family string) string {
 	return filepath.Join(s.dir, s.driver+"_"+classPrefix+family+".json")
 }
 
-// name is by what a runtime is asked for a device.
-func (s *specs) name(i *item) string {
-	return s.kind(i.family.Name()) + "=" + place(i.Occupies, i.Name)
-}
+// name is by what a runtime is asked for a device. Kubelet keeps it for containers
+// that start again, even after a reboot, so it must never come to mean another
+// device: it has kubelet's ID, not an address where a GPU may be replaced.
+func (s *specs) name(i *item) string { return s.kind(i.family.Name()) + "=" + i.id }
 
 // write makes the specs those of the devices. Where a family has none there is no
 // file, unless it is to be kept.
@@ -56,7 +56,7 @@ func (s *specs) write(held items, states map[string]state, keep []string) error 
 		if edits.Common != nil {
 			spec.ContainerEdits = *edits.Common
 		}
-		d := cdispec.Device{Name: place(i.Occupies, i.Name)}
+		d := cdispec.Device{Name: i.id}
 		if edits.Device != nil {
 			d.ContainerEdits = *edits.Device
 		}
