@@ -13,6 +13,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/machine"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/node"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/plugins"
 )
 
 func main() {
@@ -44,10 +45,18 @@ func command() *cobra.Command {
 func build() *cobra.Command {
 	return &cobra.Command{
 		Use:   "build",
-		Short: "Download and make what a guest needs, unless the cache has it",
+		Short: "Download and make what a guest and the tests on a node in it need, unless the cache has it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return machine.Build(cmd.Context(), machine.Options{Out: os.Stdout})
+			if err := machine.Build(cmd.Context(), machine.Options{Out: os.Stdout}); err != nil {
+				return err
+			}
+			for _, plugin := range []string{plugins.Multus, plugins.SRIOV} {
+				if _, err := plugins.Ensure(cmd.Context(), plugin, os.Stdout); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	}
 }

@@ -2,7 +2,7 @@
 // because it needs CNI libraries of its time. 2.1.0 is the last release that can be
 // had as a Go module under its tag: later ones have a go.mod, whose path lacks the
 // major version. Its path there is the one that its own imports name.
-module github.com/eks-hybrid-dra/eks-hybrid-dra/test/cni/sriov
+module github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/plugins/sriov
 
 go 1.26.6
 

@@ -1,6 +1,6 @@
 // Multus, which test/guest puts in front of the node's CNI. It is a module of its
 // own because nothing else here needs it.
-module github.com/eks-hybrid-dra/eks-hybrid-dra/test/cni/multus
+module github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/plugins/multus
 
 go 1.26.6
 
