@@ -7,27 +7,27 @@ import (
 
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
-// fromEdits says what containers need in the words of the device plugin API, for
-// runtimes without CDI. Hooks have no place in it: a container runtime that knows
-// the vendor, such as NVIDIA's, does their work.
-func fromEdits(answer *api.ContainerAllocateResponse, given items, states map[string]state) {
-	for _, i := range given {
-		for _, edits := range []*cdispec.ContainerEdits{states[i.id].edits.Common, states[i.id].edits.Device} {
-			if edits == nil {
-				continue
-			}
-			for _, variable := range edits.Env {
-				name, value, _ := strings.Cut(variable, "=")
-				answer.Envs[name] = value
-			}
-			for _, node := range edits.DeviceNodes {
-				addNode(answer, node)
-			}
-			for _, mount := range edits.Mounts {
-				addMount(answer, mount)
-			}
+// fromEdits says what containers need for a device in the words of the device
+// plugin API, for runtimes without CDI. Hooks have no place in it: a container
+// runtime that knows the vendor, such as NVIDIA's, does their work.
+func fromEdits(answer *api.ContainerAllocateResponse, needed device.Edits) {
+	for _, edits := range []*cdispec.ContainerEdits{needed.Common, needed.Device} {
+		if edits == nil {
+			continue
+		}
+		for _, variable := range edits.Env {
+			name, value, _ := strings.Cut(variable, "=")
+			answer.Envs[name] = value
+		}
+		for _, node := range edits.DeviceNodes {
+			addNode(answer, node)
+		}
+		for _, mount := range edits.Mounts {
+			addMount(answer, mount)
 		}
 	}
 }

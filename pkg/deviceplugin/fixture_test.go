@@ -44,6 +44,8 @@ type fakeFamily struct {
 	fail     map[string]error
 	prepared map[string]bool // by device, whether it may be changed
 	released []string
+	// held is what a preparation waits for.
+	held func()
 }
 
 func (f *fakeFamily) Name() string { return f.name }
@@ -51,6 +53,12 @@ func (f *fakeFamily) Name() string { return f.name }
 func (f *fakeFamily) NewConfig() runtime.Object { return v1alpha1.DefaultGpuConfig() }
 
 func (f *fakeFamily) Prepare(_ context.Context, g device.Grant) (device.Edits, error) {
+	f.mu.Lock()
+	held := f.held
+	f.mu.Unlock()
+	if held != nil {
+		held()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.fail[g.Device]; err != nil {
@@ -77,6 +85,12 @@ func (f *fakeFamily) spoil(name string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fail[name] = err
+}
+
+func (f *fakeFamily) hold(held func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = held
 }
 
 func address(n int) string { return fmt.Sprintf("0000:%02x:00.0", n) }
@@ -280,6 +294,8 @@ type node struct {
 
 	mu      sync.Mutex
 	offered map[string]bool
+	// silent has the API server not answer.
+	silent bool
 }
 
 func newNode(t *testing.T) *node {
@@ -322,10 +338,15 @@ func (n *node) offer(things ...string) {
 	}
 }
 
-func (n *node) published(context.Context) (map[string]bool, error) {
+func (n *node) published(ctx context.Context) (map[string]bool, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return maps.Clone(n.offered), nil
+	offered, silent := maps.Clone(n.offered), n.silent
+	n.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return offered, nil
 }
 
 // instance is a plugin that runs.
@@ -450,4 +471,14 @@ func (n *node) wantHealthOf(resource string, want map[string]string) {
 		}
 		return nil
 	})
+}
+
+// look has a plugin look at everything, and take what it can.
+func look(n *node, p *Plugin) {
+	n.t.Helper()
+	p.step(n.t.Context())
+	if len(p.lacks()) > 0 {
+		p.acquire(n.t.Context(), n.published)
+		p.step(n.t.Context())
+	}
 }

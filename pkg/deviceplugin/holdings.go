@@ -129,15 +129,15 @@ func (p *Plugin) inNoRecord(thing string, i *item) error {
 	return nil
 }
 
-// free gives a device back that nobody uses.
-func (p *Plugin) free(ctx context.Context, uid types.UID, things []string) error {
+// free gives a device back that nobody used when kubelet was asked.
+func (p *Plugin) free(ctx context.Context, uid types.UID, things []string, asked time.Time) error {
 	unlock, err := p.store.Lock(ctx, uid)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	h, err := p.store.Holder(things[0])
-	if err != nil || h == nil || h.Claim.UID != uid || p.committing(*h) {
+	if err != nil || h == nil || h.Claim.UID != uid || p.committing(*h, asked) {
 		return err // it has changed since it was looked at
 	}
 	if err := p.release(ctx, *h); err != nil {
@@ -177,14 +177,14 @@ func (p *Plugin) release(ctx context.Context, h claimstore.Holding) error {
 	return nil
 }
 
-// committing tells whether kubelet was given the device so shortly ago that it may
-// not say so yet.
-func (p *Plugin) committing(h claimstore.Holding) bool {
+// committing tells whether kubelet was given the device so shortly before it was
+// asked who uses it, or since, that its answer may leave that out.
+func (p *Plugin) committing(h claimstore.Holding, asked time.Time) bool {
 	at := h.DevicePlugin.AllocatedAt
 	if at == nil || h.DevicePlugin.BootID != p.options.BootID {
 		return false
 	}
-	return time.Since(*at).Abs() < p.options.CommitWait
+	return asked.Sub(*at).Abs() < p.options.CommitWait
 }
 
 // stamp notes that kubelet gives a device to a container, before it does: the
@@ -214,6 +214,9 @@ func (p *Plugin) stamp(ctx context.Context, i *item) error {
 		if err := p.store.Update(thing, *h); err != nil {
 			return err
 		}
+		p.mu.Lock()
+		p.held[thing] = *h
+		p.mu.Unlock()
 	}
 	return nil
 }
@@ -255,7 +258,7 @@ func (p *Plugin) useOf(thing string, h claimstore.Holding, uses map[string]kubel
 // resource, or under another ID, and tells whether it was not. Kubelet counts the
 // devices of each resource and ID by themselves, so that as long as a pod has the
 // device by its former name the holding keeps that name.
-func (p *Plugin) renamed(thing string, h *claimstore.Holding, u use) (bool, error) {
+func (p *Plugin) renamed(thing string, h *claimstore.Holding, u use, asked time.Time) (bool, error) {
 	i := p.items().occupying(thing)
 	if i == nil || i.resource == nil {
 		return false, nil
@@ -264,7 +267,7 @@ func (p *Plugin) renamed(thing string, h *claimstore.Holding, u use) (bool, erro
 	switch {
 	case u.formerResource != "" || u.formerID != "":
 		resource, id = cmp.Or(u.formerResource, resource), cmp.Or(u.formerID, id)
-	case len(u.Pods) == 0 && (len(h.Pods) > 0 || p.committing(*h)):
+	case len(u.Pods) == 0 && (len(h.Pods) > 0 || p.committing(*h, asked)):
 		return false, nil // it is not known yet as what pods have it
 	}
 	if resource == h.DevicePlugin.Resource && id == h.DevicePlugin.ID {
@@ -313,7 +316,7 @@ func (e *formerError) Error() string {
 
 // noteUse writes down who uses the things that are held, for the messages of
 // others, and for when kubelet forgets a pod before its processes have ended.
-func (p *Plugin) noteUse(ctx context.Context, thing string, use use) (claimstore.Holding, error) {
+func (p *Plugin) noteUse(ctx context.Context, thing string, use use, asked time.Time) (claimstore.Holding, error) {
 	p.mu.Lock()
 	uid := p.held[thing].Claim.UID
 	p.mu.Unlock()
@@ -335,7 +338,7 @@ func (p *Plugin) noteUse(ctx context.Context, thing string, use use) (claimstore
 	users := slices.Sorted(slices.Values(use.Pods))
 	changed := !slices.Equal(pods, h.Pods) || !slices.Equal(users, h.DevicePlugin.Users)
 	h.Pods, h.DevicePlugin.Users = pods, users
-	renamed, err := p.renamed(thing, h, use)
+	renamed, err := p.renamed(thing, h, use, asked)
 	if err != nil {
 		return claimstore.Holding{}, err
 	}

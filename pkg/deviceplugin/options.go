@@ -92,8 +92,8 @@ type Options struct {
 	// instead of the names of CDI devices.
 	EnvVar   bool
 	Registry prometheus.Registerer
-	// Settle is how long a device must have been in no ResourceSlice before it is
-	// taken. Zero: not at all.
+	// Settle is how long a device must have been in no ResourceSlice, as far as this
+	// process knows, before it is taken. Zero: not at all.
 	Settle time.Duration
 	// Interval is how often kubelet is asked who uses what. Default 5 s.
 	Interval time.Duration
@@ -102,5 +102,6 @@ type Options struct {
 	CommitWait time.Duration
 }
 
-// Published returns the physical things whose devices the API offers to claims.
+// Published returns the physical things whose devices the API offers to claims: nil
+// where it has no ResourceSlices, so that nothing ever was.
 type Published func(ctx context.Context) (things map[string]bool, err error)

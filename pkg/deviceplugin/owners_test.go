@@ -31,7 +31,7 @@ func (n *node) wantHolder(gpu int, held bool) {
 }
 
 // look has the plugin look at everything.
-func (i *instance) look(n *node) { i.step(n.t.Context(), n.published) }
+func (i *instance) look(n *node) { look(n, i.Plugin) }
 
 // Kubelet may not answer at the start of a node whose devices are all for claims.
 func TestKubeletIsAskedAgain(t *testing.T) {
@@ -147,13 +147,13 @@ func TestAGPUThatWasReplacedIsUsedByItsNewID(t *testing.T) {
 	claims := n.open("gpu", replaced, func(o *Options) { forClaims(o); o.CommitWait = 1 })
 	t.Cleanup(func() { _ = claims.store.Close() })
 	for range 3 {
-		claims.step(t.Context(), n.published)
+		look(n, claims)
 		if n.holder(0) == "" {
 			t.Fatal("given back while a pod uses it")
 		}
 	}
 	n.kubelet.use("GPU-7", kubelet.Use{})
-	claims.step(t.Context(), n.published)
+	look(n, claims)
 	n.wantHolder(0, false)
 }
 
@@ -185,7 +185,7 @@ func TestSpecsStayWhileTheHardwareCannotBeSeen(t *testing.T) {
 	blind := n.open("gpu", device.Inventory{}, nil)
 	t.Cleanup(func() { _ = blind.store.Close() })
 	blind.Found(t.Context(), "gpu", device.Inventory{}, errors.New("no driver"))
-	blind.step(t.Context(), n.published)
+	look(n, blind)
 	if diff := cmp.Diff(spec, n.file("cdi", "eks-hybrid-dra_deviceplugin-gpu.json")); diff != "" {
 		t.Errorf("the CDI spec (-before +after):\n%s", diff)
 	}
@@ -288,7 +288,7 @@ func TestWhatKubeletKeepsMeansTheSameGPU(t *testing.T) {
 			n.kubelet.use("GPU-0", kubelet.Use{Pods: []string{"ns/pod"}, Resources: []string{gpuName}})
 			after := n.open("gpu", test.now, nil)
 			t.Cleanup(func() { _ = after.store.Close() })
-			after.step(t.Context(), n.published)
+			look(n, after)
 			if got := nodeOf(n, answer.GetCdiDevices()[0].GetName()); got != test.node {
 				t.Errorf("the container gets %q, want %q", got, test.node)
 			}

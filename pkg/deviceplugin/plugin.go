@@ -24,7 +24,13 @@ type Plugin struct {
 	specs   *specs
 	infos   *infos
 
-	// stepping lets one step run at a time.
+	// started is when this process began to keep from claims what is to be served
+	// here.
+	started time.Time
+
+	// stepping lets one change of what is held be made at a time. Who answers
+	// kubelet does not wait for it, and nobody waits for an answer of the API
+	// server or kubelet while having it.
 	stepping sync.Mutex
 	// steps counts them.
 	steps int
@@ -37,6 +43,9 @@ type Plugin struct {
 	asked   bool
 	silence string
 
+	// writing lets one write the files for containers at a time.
+	writing sync.Mutex
+
 	mu    sync.Mutex
 	found map[string]device.Inventory
 	all   items
@@ -47,12 +56,19 @@ type Plugin struct {
 	held map[string]claimstore.Holding
 	// states are those of the wanted devices, by ID.
 	states map[string]state
+	// prepared is what their families last said of devices, by ID, and asked how
+	// often they were asked.
+	prepared map[string]preparation
+	asks     int
+	// reasons are why devices that are to be served here are not held, by ID.
+	reasons map[string]string
 	// updated is closed when states change, and news when it is another thing
 	// that claims may be given.
 	updated chan struct{}
 	news    chan struct{}
-	// due has the next step begin at once.
-	due chan struct{}
+	// due has the next step begin at once, and lacking has the API server asked for
+	// what is not held.
+	due, lacking chan struct{}
 	// servers are set once Run has begun.
 	servers []*server
 }
@@ -63,11 +79,16 @@ type state struct {
 	held bool
 	// problem is why it is not healthy; empty if it is.
 	problem string
-	// edits are what containers need, as it was asked for after a look, or why
-	// they cannot be told.
+}
+
+// preparation is what a family said that containers need for a device, or why that
+// cannot be told.
+type preparation struct {
 	edits device.Edits
 	err   error
-	look  int
+	// look and number are the last look, and how often families had been asked,
+	// when it was asked.
+	look, number int
 }
 
 // New returns the plugin with what it holds read from disk, and what kubelet says
@@ -93,13 +114,16 @@ func New(ctx context.Context, options Options) (*Plugin, error) {
 		metrics:  m,
 		specs:    newSpecs(options.CDIDir, options.DriverName),
 		infos:    newInfos(options.DeviceInfoDir),
+		started:  time.Now(),
 		settling: map[string]time.Time{},
 		told:     map[string]string{},
 		found:    map[string]device.Inventory{},
 		states:   map[string]state{},
+		prepared: map[string]preparation{},
 		updated:  make(chan struct{}),
 		news:     make(chan struct{}, 1),
 		due:      make(chan struct{}, 1),
+		lacking:  make(chan struct{}, 1),
 	}
 	if err := p.readHeld(); err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -289,6 +313,7 @@ func (p *Plugin) Run(ctx context.Context, published Published) (err error) {
 			})
 		}
 	})
+	wg.Go(func() { p.acquireWhenDue(ctx, published) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -303,7 +328,7 @@ func (p *Plugin) Run(ctx context.Context, published Published) (err error) {
 		if p.looking() {
 			continue // until devices are found
 		}
-		p.step(ctx, published)
+		p.step(ctx)
 		serve() // now that it is known what there is
 		timer.Reset(p.options.Interval)
 	}
@@ -354,6 +379,11 @@ func (p *Plugin) items() items {
 func (p *Plugin) holds(i *item) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.hasAll(i)
+}
+
+// hasAll is holds for who has the lock.
+func (p *Plugin) hasAll(i *item) bool {
 	for _, thing := range i.Occupies {
 		if h, ok := p.held[thing]; !ok || h.Claim.UID != i.holder() {
 			return false

@@ -123,19 +123,6 @@ func TestADeviceOfAClaimComesWhenItIsFree(t *testing.T) {
 	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy"})
 }
 
-func TestADeviceSettlesBeforeItIsTaken(t *testing.T) {
-	n := newNode(t)
-	n.offer(device.PCIThing(address(0)))
-	n.start(gpus(0, 1), func(o *Options) { o.Settle = 50 * time.Millisecond })
-	n.wantHealth(map[string]string{"GPU-0": "Unhealthy", "GPU-1": "Healthy"})
-	if holder := n.claim("late", 0); holder != nil {
-		t.Errorf("a claim that was allocated in time does not get its device: %s has it", holder.Holder())
-	}
-	n.unclaim("late", 0)
-	n.offer()
-	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy"})
-}
-
 func TestDevicesOfPodsGoToClaimsWhenTheyAreFree(t *testing.T) {
 	n := newNode(t)
 	before := n.start(gpus(0, 1, 2), nil)
@@ -196,7 +183,7 @@ func TestDevicesOfPodsGoToClaimsWhenTheyAreFree(t *testing.T) {
 	}
 	n.kubelet.beSilent(errors.New("no answer"))
 	n.processes.set()
-	after.step(t.Context(), n.published)
+	look(n, after.Plugin)
 	if n.holder(1) == "" {
 		t.Error("a device was given back though kubelet did not say that it is free")
 	}
@@ -412,7 +399,7 @@ func TestVFsForMultus(t *testing.T) {
 		return nil
 	})
 	p.Found(t.Context(), "vf", moved, nil)
-	p.step(t.Context(), n.published)
+	look(n, p.Plugin)
 	want("Healthy")
 	down := vfs(one, two)
 	down.Devices[0].Problems = append(moved.Devices[0].Problems, device.Problem{Reason: "LinkDown", Message: "no link"})

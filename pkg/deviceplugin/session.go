@@ -125,37 +125,24 @@ func (s *session) Allocate(ctx context.Context, request *api.AllocateRequest) (_
 }
 
 func (s *session) allocate(ctx context.Context, ids []string) (*api.ContainerAllocateResponse, error) {
-	all := s.plugin.items()
 	var given items
-	states := map[string]state{}
 	for _, id := range ids {
-		i := all.byID(id)
-		if i == nil {
-			return nil, fmt.Errorf("device %s of %s is no longer on this node: delete the pod, so that it gets another one", id, s.resource.Name)
-		}
-		if i.resource != s.resource {
-			return nil, fmt.Errorf("device %q is not served as %s by the configuration any more: delete the pod, so that it gets another one", i.Name, s.resource.Name)
-		}
-		if err := s.plugin.stamp(ctx, i); err != nil {
+		i, err := s.give(ctx, id)
+		if err != nil {
 			return nil, err
 		}
-		edits, err := i.family.Prepare(ctx, i.grant())
-		if err != nil {
-			return nil, fmt.Errorf("device %q: %w", i.Name, err)
-		}
-		states[id] = state{edits: edits}
 		given = append(given, i)
 	}
+	if err := s.plugin.writeFiles(); err != nil {
+		return nil, err
+	}
 	answer := &api.ContainerAllocateResponse{Envs: map[string]string{}}
-	if s.plugin.options.EnvVar {
-		fromEdits(answer, given, states)
-	} else {
-		if err := s.plugin.ensureSpecs(given, states); err != nil {
-			return nil, err
+	for _, i := range given {
+		if s.plugin.options.EnvVar {
+			fromEdits(answer, s.plugin.editsOf(i))
+			continue
 		}
-		for _, i := range given {
-			answer.CdiDevices = append(answer.CdiDevices, &api.CDIDevice{Name: s.plugin.specs.name(i)})
-		}
+		answer.CdiDevices = append(answer.CdiDevices, &api.CDIDevice{Name: s.plugin.specs.name(i)})
 	}
 	if s.resource.Variable != "" {
 		answer.Envs[s.resource.Variable] = strings.Join(slices.Sorted(slices.Values(ids)), ",")
@@ -163,23 +150,20 @@ func (s *session) allocate(ctx context.Context, ids []string) (*api.ContainerAll
 	return answer, nil
 }
 
-// ensureSpecs makes sure that containers find what the devices are by now.
-func (p *Plugin) ensureSpecs(given items, now map[string]state) error {
-	p.stepping.Lock()
-	defer p.stepping.Unlock()
-	p.mu.Lock()
-	states := map[string]state{}
-	var held items
-	for _, i := range p.all {
-		s, ok := p.states[i.id]
-		if fresh, is := now[i.id]; is {
-			s, ok = fresh, true
-		}
-		if ok && (s.edits.Device != nil || s.edits.Common != nil || slices.Contains(given, i)) {
-			states[i.id] = s
-			held = append(held, i)
-		}
+// give makes a device ready for a container.
+func (s *session) give(ctx context.Context, id string) (*item, error) {
+	i := s.plugin.items().byID(id)
+	if i == nil {
+		return nil, fmt.Errorf("device %s of %s is no longer on this node: delete the pod, so that it gets another one", id, s.resource.Name)
 	}
-	p.mu.Unlock()
-	return p.specs.write(held, states, p.missing())
+	if i.resource != s.resource {
+		return nil, fmt.Errorf("device %q is not served as %s by the configuration any more: delete the pod, so that it gets another one", i.Name, s.resource.Name)
+	}
+	if err := s.plugin.stamp(ctx, i); err != nil {
+		return nil, err
+	}
+	if err := s.plugin.prepare(ctx, i); err != nil {
+		return nil, fmt.Errorf("device %q: %w", i.Name, err)
+	}
+	return i, nil
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
 const (
@@ -43,7 +45,7 @@ func (s *specs) name(i *item) string { return s.kind(i.family.Name()) + "=" + i.
 
 // write makes the specs those of the devices. Where a family has none there is no
 // file, unless it is to be kept.
-func (s *specs) write(held items, states map[string]state, keep []string) error {
+func (s *specs) write(held items, edits map[string]device.Edits, keep []string) error {
 	byFamily := map[string]*cdispec.Spec{}
 	for _, i := range held {
 		family := i.family.Name()
@@ -52,13 +54,13 @@ func (s *specs) write(held items, states map[string]state, keep []string) error 
 			spec = &cdispec.Spec{Kind: s.kind(family)}
 			byFamily[family] = spec
 		}
-		edits := states[i.id].edits
-		if edits.Common != nil {
-			spec.ContainerEdits = *edits.Common
+		needed := edits[i.id]
+		if needed.Common != nil {
+			spec.ContainerEdits = *needed.Common
 		}
 		d := cdispec.Device{Name: i.id}
-		if edits.Device != nil {
-			d.ContainerEdits = *edits.Device
+		if needed.Device != nil {
+			d.ContainerEdits = *needed.Device
 		}
 		spec.Devices = append(spec.Devices, d)
 	}

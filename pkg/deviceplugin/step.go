@@ -2,8 +2,6 @@ package deviceplugin
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,33 +16,51 @@ import (
 
 // step brings every device nearer to where the configuration wants it, and tells
 // kubelet what it has to give.
-func (p *Plugin) step(ctx context.Context, published Published) {
+func (p *Plugin) step(ctx context.Context) {
+	if !p.mayStep(ctx) {
+		return
+	}
+	asked := time.Now()
+	uses, err := p.uses(ctx)
 	p.stepping.Lock()
 	defer p.stepping.Unlock()
-	logger := klog.FromContext(ctx)
-	if err := p.readHeld(); err != nil {
-		logger.Error(err, "Cannot tell what the device plugin holds")
-		return
-	}
-	if p.idle() {
-		return
-	}
-	uses, err := p.uses(ctx)
+	p.hear(ctx, err)
 	if err == nil {
-		p.asked, p.silence = true, ""
 		p.takeUsed(ctx, uses)
-		p.freeUnused(ctx, uses)
-	} else if text := err.Error(); ctx.Err() == nil && text != p.silence {
-		// Silence frees nothing.
-		p.silence = text
-		logger.Error(err, "Kubelet does not say who uses which devices: what the device plugin has stays with it")
+		p.freeUnused(ctx, uses, asked)
 	}
-	reasons := p.takeWanted(ctx, published)
-	p.update(ctx, reasons)
+	p.update(ctx)
+	if len(p.lacks()) > 0 {
+		signal(p.lacking)
+	}
 }
 
-// freeUnused gives back what is not to be served here, once nobody uses it.
-func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use) {
+// mayStep finds out what is held, and tells whether there is anything to do.
+func (p *Plugin) mayStep(ctx context.Context) bool {
+	p.stepping.Lock()
+	defer p.stepping.Unlock()
+	if err := p.readHeld(); err != nil {
+		klog.FromContext(ctx).Error(err, "Cannot tell what the device plugin holds")
+		return false
+	}
+	return !p.idle()
+}
+
+// hear notes whether kubelet has answered. Its silence frees nothing.
+func (p *Plugin) hear(ctx context.Context, err error) {
+	if err == nil {
+		p.asked, p.silence = true, ""
+		return
+	}
+	if text := err.Error(); ctx.Err() == nil && text != p.silence {
+		p.silence = text
+		klog.FromContext(ctx).Error(err, "Kubelet does not say who uses which devices: what the device plugin has stays with it")
+	}
+}
+
+// freeUnused gives back what is not to be served here, once nobody uses it by what
+// kubelet said when it was asked.
+func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use, asked time.Time) {
 	p.mu.Lock()
 	held := maps.Clone(p.held)
 	all := p.all
@@ -54,7 +70,7 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use) {
 	for _, thing := range slices.Sorted(maps.Keys(held)) {
 		h := held[thing]
 		use := p.useOf(thing, h, uses)
-		now, err := p.noteUse(ctx, thing, use)
+		now, err := p.noteUse(ctx, thing, use, asked)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Cannot note who uses a device", "device", h.Device.Device)
 			used[h.Claim.UID] = true
@@ -64,7 +80,7 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use) {
 			continue
 		}
 		things[h.Claim.UID] = append(things[h.Claim.UID], thing)
-		if len(use.Pods) > 0 || len(now.Pods) > 0 || p.committing(now) {
+		if len(use.Pods) > 0 || len(now.Pods) > 0 || p.committing(now, asked) {
 			used[h.Claim.UID] = true
 		}
 		// A device of a kind that is served here, and that is not there at the
@@ -77,63 +93,10 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use) {
 		if used[uid] {
 			continue
 		}
-		if err := p.free(ctx, uid, things); err != nil {
+		if err := p.free(ctx, uid, things, asked); err != nil {
 			klog.FromContext(ctx).Error(err, "A device is not given back, it is tried again")
 		}
 	}
-}
-
-// takeWanted takes the devices that are to be served here and are free. It
-// returns why it could not have others.
-func (p *Plugin) takeWanted(ctx context.Context, published Published) map[string]string {
-	reasons := map[string]string{}
-	var missing items
-	for _, i := range p.items() {
-		if i.wanted && !p.holds(i) {
-			missing = append(missing, i)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	offered, err := published(ctx)
-	if err != nil {
-		err = fmt.Errorf("ask the API server whether claims are still offered the device: %w", err)
-		klog.FromContext(ctx).Error(err, "Devices are not served yet, it is tried again")
-	}
-	for _, i := range missing {
-		switch wait := p.settles(i, offered); {
-		case err != nil:
-			reasons[i.id] = err.Error()
-		case wait > 0:
-			reasons[i.id] = "claims were offered it a moment ago"
-			time.AfterFunc(wait, func() { signal(p.due) })
-		default:
-			if err := p.take(ctx, i); err != nil {
-				reasons[i.id] = err.Error()
-			}
-		}
-		p.tell(ctx, i, reasons[i.id])
-	}
-	return reasons
-}
-
-// settles returns for how long a device is to be left alone, so that claims that
-// were allocated it are prepared.
-func (p *Plugin) settles(i *item, offered map[string]bool) time.Duration {
-	now, wait := time.Now(), time.Duration(0)
-	for _, thing := range i.Occupies {
-		if offered[thing] {
-			p.settling[thing] = now
-		}
-		if last, ok := p.settling[thing]; ok {
-			wait = max(wait, p.options.Settle-now.Sub(last))
-		}
-		if offered[thing] {
-			wait = max(wait, time.Second) // until the API says otherwise
-		}
-	}
-	return wait
 }
 
 // tell logs once why a device is not served yet, and that it is.
@@ -151,41 +114,25 @@ func (p *Plugin) tell(ctx context.Context, i *item, reason string) {
 
 // update works out what kubelet is told of each device, and writes what
 // containers need for those that are held.
-func (p *Plugin) update(ctx context.Context, reasons map[string]string) {
+func (p *Plugin) update(ctx context.Context) {
 	states := map[string]state{}
-	var held items
 	all := p.items()
 	p.steps++
 	for n, i := range all {
-		if !p.holds(i) {
-			if i.wanted {
-				states[i.id] = state{problem: reasons[i.id]}
-			}
-			continue
+		if s, is := p.stateOf(ctx, i, n == p.steps%len(all)); is {
+			states[i.id] = s
 		}
-		s := p.prepared(ctx, i, n == p.steps%len(all))
-		if s.err != nil {
-			s.problem = s.err.Error()
-		} else {
-			s.problem = complaint(p.problems(i))
-			if h, ok := p.knownOtherwise(i); ok {
-				s.problem = (&formerError{i, h}).Error()
-			}
-			held = append(held, i)
-		}
-		p.tell(ctx, i, "")
-		states[i.id] = s
 	}
-	if err := errors.Join(p.specs.write(held, states, p.missing()), p.infos.write(held)); err != nil {
+	if err := p.writeFiles(); err != nil {
 		klog.FromContext(ctx).Error(err, "Containers may not find what they need for their devices, it is tried again")
 		for id, s := range states {
-			s.problem, s.err = err.Error(), err
+			s.problem = err.Error()
 			states[id] = s
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !maps.EqualFunc(p.states, states, func(a, b state) bool { return a.held == b.held && a.problem == b.problem }) {
+	if !maps.Equal(p.states, states) {
 		p.logHealth(ctx, states)
 		close(p.updated)
 		p.updated = make(chan struct{})
@@ -194,31 +141,25 @@ func (p *Plugin) update(ctx context.Context, reasons map[string]string) {
 	p.metrics.observe(p.all, states)
 }
 
-// missing are the families of devices that are held, and not there at the moment.
-func (p *Plugin) missing() (families []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for thing, h := range p.held {
-		if p.all.occupying(thing) == nil && !slices.Contains(families, h.Device.Family) {
-			families = append(families, h.Device.Family)
-		}
+// stateOf returns the state of a device that is to be served here or is held.
+func (p *Plugin) stateOf(ctx context.Context, i *item, turn bool) (_ state, is bool) {
+	if !p.holds(i) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.prepared, i.id)
+		return state{problem: p.reasons[i.id]}, i.wanted
 	}
-	return families
-}
-
-// prepared returns what containers need for a device, asked for anew after each
-// look at the hardware, and if it is its turn: a family may find out by that what
-// it would else see much later.
-func (p *Plugin) prepared(ctx context.Context, i *item, turn bool) state {
-	p.mu.Lock()
-	s, look := p.states[i.id], p.looks
-	p.mu.Unlock()
-	if s.held && s.err == nil && s.look == look && !turn {
-		return s
+	p.tell(ctx, i, "")
+	s := state{held: true}
+	if err := p.ensurePrepared(ctx, i, turn); err != nil {
+		s.problem = err.Error()
+		return s, true
 	}
-	s = state{held: true, look: look}
-	s.edits, s.err = i.family.Prepare(ctx, i.grant())
-	return s
+	s.problem = complaint(p.problems(i))
+	if h, ok := p.knownOtherwise(i); ok {
+		s.problem = (&formerError{i, h}).Error()
+	}
+	return s, true
 }
 
 // problems are those of a device that are not its user's doing.
@@ -237,7 +178,7 @@ func (p *Plugin) used(i *item) bool {
 	defer p.mu.Unlock()
 	for _, thing := range i.Occupies {
 		h, ok := p.held[thing]
-		if ok && (len(h.DevicePlugin.Users) > 0 || len(h.Pods) > 0 || p.committing(h)) {
+		if ok && (len(h.DevicePlugin.Users) > 0 || len(h.Pods) > 0 || p.committing(h, time.Now())) {
 			return true
 		}
 	}

@@ -1,0 +1,102 @@
+package deviceplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// acquireWhenDue takes what is to be served here, whenever a step has found that
+// something is not held, until ctx is done. Steps do not wait for it: the API server
+// of a node that is cut off does not answer for a long time.
+func (p *Plugin) acquireWhenDue(ctx context.Context, published Published) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.lacking:
+			p.acquire(ctx, published)
+		}
+	}
+}
+
+// lacks returns the devices that are to be served here and are not held.
+func (p *Plugin) lacks() (missing items) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.all {
+		if i.wanted && !p.hasAll(i) {
+			missing = append(missing, i)
+		}
+	}
+	return missing
+}
+
+// acquire takes the devices that are to be served here and are free, and notes why
+// it could not have others.
+func (p *Plugin) acquire(ctx context.Context, published Published) {
+	offered, err := published(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		err = fmt.Errorf("ask the API server whether claims are still offered the device: %w", err)
+		klog.FromContext(ctx).Error(err, "Devices are not served yet, it is tried again")
+	}
+	p.stepping.Lock()
+	defer p.stepping.Unlock()
+	reasons := map[string]string{}
+	taken := false
+	for _, i := range p.lacks() {
+		why := err
+		if why == nil {
+			why = p.acquireOne(ctx, i, offered)
+		}
+		if why == nil {
+			taken = true
+			continue
+		}
+		reasons[i.id] = why.Error()
+		p.tell(ctx, i, why.Error())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if taken || !maps.Equal(p.reasons, reasons) {
+		signal(p.due) // for kubelet to be told
+	}
+	p.reasons = reasons
+}
+
+// acquireOne takes a device, or says why that must wait.
+func (p *Plugin) acquireOne(ctx context.Context, i *item, offered map[string]bool) error {
+	if wait := p.settles(i, offered); wait > 0 {
+		time.AfterFunc(wait, func() { signal(p.due) })
+		return errors.New("claims may have been offered it a moment ago")
+	}
+	return p.take(ctx, i)
+}
+
+// settles returns for how long a device is to be left alone, so that claims that
+// were allocated it are prepared. What was offered before this process began, it
+// cannot know.
+func (p *Plugin) settles(i *item, offered map[string]bool) time.Duration {
+	now, wait := time.Now(), time.Duration(0)
+	for _, thing := range i.Occupies {
+		if offered[thing] {
+			p.settling[thing] = now
+			wait = max(wait, time.Second) // until the API says otherwise
+		}
+		last, ok := p.settling[thing]
+		if !ok && offered != nil {
+			last, ok = p.started, true
+		}
+		if ok {
+			wait = max(wait, p.options.Settle-now.Sub(last))
+		}
+	}
+	return wait
+}

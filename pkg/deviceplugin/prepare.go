@@ -1,0 +1,72 @@
+package deviceplugin
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
+)
+
+// prepare asks a device's family what containers need for it.
+func (p *Plugin) prepare(ctx context.Context, i *item) error {
+	p.mu.Lock()
+	p.asks++
+	now := preparation{number: p.asks, look: p.looks}
+	p.mu.Unlock()
+	now.edits, now.err = i.family.Prepare(ctx, i.grant())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.number > p.prepared[i.id].number { // else another has asked since
+		p.prepared[i.id] = now
+	}
+	return now.err
+}
+
+// ensurePrepared prepares a device that is held anew after each look at the
+// hardware, and if it is its turn: a family may find out by that what it would else
+// see much later.
+func (p *Plugin) ensurePrepared(ctx context.Context, i *item, turn bool) error {
+	p.mu.Lock()
+	last, known := p.prepared[i.id]
+	upToDate := known && last.err == nil && last.look == p.looks
+	p.mu.Unlock()
+	if upToDate && !turn {
+		return nil
+	}
+	return p.prepare(ctx, i)
+}
+
+// writeFiles writes what containers need for the devices that are held.
+func (p *Plugin) writeFiles() error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	held, edits, missing := p.content()
+	return errors.Join(p.specs.write(held, edits, missing), p.infos.write(held))
+}
+
+// content returns the devices that are held, what containers need for them, and the
+// families of those that are held and not there at the moment.
+func (p *Plugin) content() (held items, edits map[string]device.Edits, missing []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	edits = map[string]device.Edits{}
+	for _, i := range p.all {
+		if s, ok := p.prepared[i.id]; ok && s.err == nil && p.hasAll(i) {
+			held, edits[i.id] = append(held, i), s.edits
+		}
+	}
+	for thing, h := range p.held {
+		if p.all.occupying(thing) == nil && !slices.Contains(missing, h.Device.Family) {
+			missing = append(missing, h.Device.Family)
+		}
+	}
+	return held, edits, missing
+}
+
+// editsOf returns what containers need for a device by what its family said last.
+func (p *Plugin) editsOf(i *item) device.Edits {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.prepared[i.id].edits
+}
