@@ -9,6 +9,7 @@ import (
 // inUse is the chart with all that can be switched on, so that values of what is
 // off by default have an effect, too.
 const inUse = `
+driver: {enableSRIOV: true}
 hybrid:
   registry: {enabled: true, existingSecret: x, pullSecret: {name: x, namespaces: [x]}}
   cniAffinity: {daemonSets: [{preset: cilium}]}
@@ -22,14 +23,16 @@ func others() map[string]string {
 	return map[string]string{
 		"nameOverride":                                 `"other"`,
 		"fullnameOverride":                             `"other"`,
-		"driver.enableGPU":                             `false,driver.enableSRIOV=true`,
+		"driver.enableGPU":                             `false`,
+		"driver.enableSRIOV":                           `false`,
 		"image.digest":                                 `"sha256:` + strings.Repeat("0", 64) + `"`,
 		"image.pullPolicy":                             `"Always"`,
 		"imagePullSecrets":                             `[{"name":"x"}]`,
 		"simulate":                                     `"dgx-h100"`,
 		"nodeConfig":                                   `{"nccl":{"setIBHCA":true}}`,
 		"kubeletPlugin.driverRoot":                     `"/x"`,
-		"kubeletPlugin.seLinuxOptions":                 `{"type":"spc_t"},kubeletPlugin.runtimeClassName="nvidia"`,
+		"kubeletPlugin.runtimeClassName":               `"nvidia",driver.enableSRIOV=false`,
+		"kubeletPlugin.seLinuxOptions":                 `{"type":"spc_t"},kubeletPlugin.runtimeClassName="nvidia",driver.enableSRIOV=false`,
 		"controller.enabled":                           `false,hybrid.cniAffinity.daemonSets=[],hybrid.registry.pullSecret={"name":"","namespaces":[]}`,
 		"controller.cloudNodes":                        `"required"`,
 		"webhook.failurePolicy":                        `"Fail"`,

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
 func podAnnotations(t *testing.T, workload *unstructured.Unstructured) map[string]string {
@@ -32,7 +35,8 @@ func podAnnotations(t *testing.T, workload *unstructured.Unstructured) map[strin
 func TestNamesFollowTheRelease(t *testing.T) {
 	helmProgram(t)
 	const on = "--set=hybrid.registry.enabled=true,hybrid.registry.existingSecret=x,priorityClass.create=true"
-	long := strings.Repeat("x", 53)
+	// Two that differ at their end only, as long as Helm allows.
+	long := strings.Repeat("x", 52)
 	for _, test := range []struct {
 		release release
 		want    string
@@ -42,7 +46,9 @@ func TestNamesFollowTheRelease(t *testing.T) {
 		{release{name: "my-eks-hybrid-dra", namespace: "gpus", set: []string{on}}, "my-eks-hybrid-dra"},
 		{release{name: "a", namespace: "gpus", set: []string{on, "--set=fullnameOverride=dgx"}}, "dgx"},
 		{release{name: "a", namespace: "gpus", set: []string{on, "--set=nameOverride=dgx"}}, "a-dgx"},
-		{release{name: long, namespace: "gpus", set: []string{on}}, long[:40]},
+		{release{name: long + "a", namespace: "gpus", set: []string{on}}, shortened(long + "a-eks-hybrid-dra")},
+		{release{name: long + "b", namespace: "gpus", set: []string{on}}, shortened(long + "b-eks-hybrid-dra")},
+		{release{name: "a", namespace: "gpus", set: []string{on, "--set=fullnameOverride=" + long[:40]}}, long[:40]},
 	} {
 		t.Run(test.want, func(t *testing.T) {
 			_, namespace := test.release.where()
@@ -54,6 +60,11 @@ func TestNamesFollowTheRelease(t *testing.T) {
 			checkSelectors(t, list)
 		})
 	}
+}
+
+// shortened is how a long name is kept apart from others that begin like it.
+func shortened(name string) string {
+	return fmt.Sprintf("%s-%x", name[:31], sha256.Sum256([]byte(name)))[:40]
 }
 
 // checkName is about one object of a release whose objects' names begin alike.
@@ -171,6 +182,15 @@ func checkSelectors(t *testing.T, list objects) {
 	}
 }
 
+// classes are the names of the chart's DeviceClasses, without that of the driver.
+func classes() []string {
+	var names []string
+	for _, kind := range device.Kinds() {
+		names = append(names, string(kind), "managed-"+string(kind))
+	}
+	return names
+}
+
 // Everything that kubelet, the scheduler or the API server matches by the
 // driver's name has that of driver.name.
 func TestEverythingFollowsTheNameOfTheDriver(t *testing.T) {
@@ -178,7 +198,7 @@ func TestEverythingFollowsTheNameOfTheDriver(t *testing.T) {
 	const driver = "gpus.example.com"
 	set := sets()["another driver"]
 	list := set.objects(t)
-	for _, kind := range []string{"gpu", "vf", "gpu-vf", "managed-gpu", "managed-vf", "managed-gpu-vf"} {
+	for _, kind := range classes() {
 		class := into[resourceapi.DeviceClass](t, list, "DeviceClass", kind+"."+driver)
 		expression := class.Spec.Selectors[0].CEL.Expression
 		want := fmt.Sprintf("device.driver == '%s' && device.attributes['%s'].type == '%s'", driver, driver, strings.TrimPrefix(kind, "managed-"))
@@ -219,6 +239,8 @@ func TestEverythingFollowsTheNameOfTheDriver(t *testing.T) {
 	}
 }
 
+const extendedResources = "deviceClasses.extendedResourceNames."
+
 func TestExtendedResourcesAreOfTheirClasses(t *testing.T) {
 	helmProgram(t)
 	list := sets()["everything"].objects(t)
@@ -226,8 +248,18 @@ func TestExtendedResourcesAreOfTheirClasses(t *testing.T) {
 		"gpu": "nvidia.com/gpu", "vf": "example.com/vf", "gpu-vf": "example.com/pair",
 		"managed-gpu": "example.com/managed-gpu", "managed-vf": "example.com/managed-vf", "managed-gpu-vf": "example.com/managed-pair",
 	}
+	values := slices.DeleteFunc(slices.Collect(maps.Keys(documented(t))), func(path string) bool { return !strings.HasPrefix(path, extendedResources) })
+	slices.Sort(values)
+	named := classes()
+	for i := range named {
+		named[i] = extendedResources + named[i]
+	}
+	slices.Sort(named)
+	if diff := cmp.Diff(named, values); diff != "" {
+		t.Errorf("values that name resources, for each class (-classes +values):\n%s", diff)
+	}
 	got := map[string]string{}
-	for kind := range want {
+	for _, kind := range classes() {
 		got[kind] = ptr.Deref(into[resourceapi.DeviceClass](t, list, "DeviceClass", kind+".dgx.example.com").Spec.ExtendedResourceName, "")
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

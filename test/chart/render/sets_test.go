@@ -34,6 +34,7 @@ hybrid: {registry: {enabled: true, existingSecret: registries}}
 `},
 		"registries that are given up": {set: []string{"--set=hybrid.registry.enabled=true,hybrid.registry.remove=true"}},
 		"by the device plugin API": {values: `
+driver: {enableSRIOV: true}
 nodeConfig: {devicePlugin: {kinds: [gpu, vf], mode: envvar, gpuResource: nvidia.com/gpu, settle: 1m, vfResources: [{name: nvidia.com/vf, selectors: [{linkTypes: [infiniband]}]}]}}
 `},
 		"no longer by the device plugin API": {values: `

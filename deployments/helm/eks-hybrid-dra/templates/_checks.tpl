@@ -3,12 +3,24 @@ What the schema cannot say: values that do not go together. Each message names
 the value, what is wrong and the way out.
 */}}
 {{- define "eks-hybrid-dra.checks" -}}
+{{- include "eks-hybrid-dra.checks.names" . -}}
 {{- include "eks-hybrid-dra.checks.driver" . -}}
+{{- include "eks-hybrid-dra.checks.nodeConfig" . -}}
+{{- include "eks-hybrid-dra.checks.claims" . -}}
 {{- include "eks-hybrid-dra.checks.classes" . -}}
+{{- include "eks-hybrid-dra.checks.pods" . -}}
 {{- include "eks-hybrid-dra.checks.registry" . -}}
 {{- include "eks-hybrid-dra.checks.hybrid" . -}}
 {{- include "eks-hybrid-dra.checks.cluster" . -}}
 {{- include "eks-hybrid-dra.checks.before" . -}}
+{{- end -}}
+
+{{/* Releases may be called what a Service may not. */}}
+{{- define "eks-hybrid-dra.checks.names" -}}
+{{- $name := include "eks-hybrid-dra.fullname" . -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" $name) -}}
+{{- fail (printf "the names of this release's objects would begin with %q, but those of Services begin with a letter, and have letters, digits and \"-\" only: set fullnameOverride, or choose another name for the release" $name) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "eks-hybrid-dra.checks.driver" -}}
@@ -22,9 +34,30 @@ the value, what is wrong and the way out.
 {{- if and .Values.kubeletPlugin.runtimeClassName $driver.enableSRIOV -}}
 {{- fail (printf "kubeletPlugin.runtimeClassName is %q, but driver.enableSRIOV is true: moving virtual functions takes a privileged container, which needs no RuntimeClass; leave kubeletPlugin.runtimeClassName out" .Values.kubeletPlugin.runtimeClassName) -}}
 {{- end -}}
+{{- if and .Values.kubeletPlugin.seLinuxOptions (not .Values.kubeletPlugin.runtimeClassName) -}}
+{{- fail "kubeletPlugin.seLinuxOptions is set, but kubeletPlugin.runtimeClassName is not, so that the plugin is privileged, and SELinux leaves it alone: set kubeletPlugin.runtimeClassName, or leave kubeletPlugin.seLinuxOptions out" -}}
+{{- end -}}
 {{- if and .Values.nodeConfig.managed (not .Values.controller.enabled) -}}
 {{- if .Values.nodeConfig.managed.kinds -}}
 {{- fail (printf "nodeConfig.managed.kinds is [%s], but controller.enabled is false: nobody would give these devices to claims; set controller.enabled to true, or leave nodeConfig.managed out" (join ", " .Values.nodeConfig.managed.kinds)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* On a cluster without claims the device plugin API has to serve everything. */}}
+{{- define "eks-hybrid-dra.checks.claims" -}}
+{{- if not (include "eks-hybrid-dra.claims" .) -}}
+{{- $version := .Capabilities.KubeVersion.Version -}}
+{{- $served := (.Values.nodeConfig.devicePlugin | default dict).kinds | default list -}}
+{{- range $kind := list "gpu" "vf" -}}
+{{- if not (or (include "eks-hybrid-dra.switchedOff" (list $ $kind)) (has $kind $served)) -}}
+{{- fail (printf "the cluster, Kubernetes %s, does not serve resource.k8s.io/v1, as Kubernetes does since 1.34, so that it has no claims: add %q to nodeConfig.devicePlugin.kinds, for pods that ask for an extended resource such as nvidia.com/gpu, or switch %s off. Where helm has no cluster to ask, it goes by --kube-version and --api-versions" $version $kind (eq $kind "gpu" | ternary "driver.enableGPU" "driver.enableSRIOV")) -}}
+{{- end -}}
+{{- end -}}
+{{- range $class, $resource := .Values.deviceClasses.extendedResourceNames -}}
+{{- if $resource -}}
+{{- fail (printf "deviceClasses.extendedResourceNames.%s is %q, but the cluster, Kubernetes %s, has no DeviceClasses, as Kubernetes does since 1.34: leave the name out; the device plugin API serves nodeConfig.devicePlugin.gpuResource, which is nvidia.com/gpu by default, and nodeConfig.devicePlugin.vfResources" $class $resource $version) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -37,6 +70,9 @@ the value, what is wrong and the way out.
 {{- $set := hasPrefix "managed-" $class | ternary "managed" "plain" -}}
 {{- if not (index $classes $set).enabled -}}
 {{- fail (printf "deviceClasses.extendedResourceNames.%s is %q, but deviceClasses.%s.enabled is false, so there is no such class: set it to true, or leave the name out" $class $resource $set) -}}
+{{- end -}}
+{{- with include "eks-hybrid-dra.switchedOff" (list $ $class) -}}
+{{- fail (printf "deviceClasses.extendedResourceNames.%s is %q, but %s is false, so that the class has no devices: set it to true, or leave the name out" $class $resource .) -}}
 {{- end -}}
 {{- with index $served $resource -}}
 {{- fail (printf "deviceClasses.extendedResourceNames.%s and .%s are both %q: only one class can serve a name" . $class $resource) -}}

@@ -5,18 +5,43 @@
 
 {{/*
 The first part of the names of all objects. Short enough that the longest name
-made of it is still one that a Service may have.
+made of it is still one that a Service may have: of a long one the end is a hash,
+or releases whose names differ at their end only would have objects in common.
 */}}
 {{- define "eks-hybrid-dra.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- $name := include "eks-hybrid-dra.name" . -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $name := .Values.fullnameOverride -}}
+{{- if not $name -}}
+{{- $name = include "eks-hybrid-dra.name" . -}}
+{{- $name = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- end -}}
+{{- if gt (len $name) 40 -}}
+{{- $name = printf "%s-%s" ($name | trunc 31 | trimSuffix "-") ($name | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{/*
+Not empty if the cluster has claims. Without a cluster to ask, Helm says that there
+is every API that it knows itself, whatever --kube-version says.
+*/}}
+{{- define "eks-hybrid-dra.claims" -}}
+{{- if and (semverCompare ">=1.34.0-0" .Capabilities.KubeVersion.Version) (.Capabilities.APIVersions.Has "resource.k8s.io/v1") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/*
+The switch that keeps the devices of a kind, or of a class, from being there. Empty
+if none does.
+  include "eks-hybrid-dra.switchedOff" (list . "gpu-vf")
+*/}}
+{{- define "eks-hybrid-dra.switchedOff" -}}
+{{- $driver := (index . 0).Values.driver -}}
+{{- $kind := index . 1 | trimPrefix "managed-" -}}
+{{- if and (has $kind (list "gpu" "gpu-vf")) (not $driver.enableGPU) -}}
+driver.enableGPU
+{{- else if and (has $kind (list "vf" "gpu-vf")) (not $driver.enableSRIOV) -}}
+driver.enableSRIOV
 {{- end -}}
 {{- end -}}
 

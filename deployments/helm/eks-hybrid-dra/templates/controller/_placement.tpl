@@ -1,9 +1,29 @@
+{{/*
+Not empty if the controller runs. On a cluster without claims it does if hybrid nodes
+need it.
+*/}}
+{{- define "eks-hybrid-dra.controller.enabled" -}}
+{{- if and .Values.controller.enabled (or (include "eks-hybrid-dra.claims" .) (include "eks-hybrid-dra.hybrid.enabled" .)) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* Where the controller runs. */}}
 {{- define "eks-hybrid-dra.controller.affinity" -}}
-{{- $controller := .Values.controller -}}
-{{- if $controller.affinity -}}
-{{ toYaml $controller.affinity }}
-{{- else if eq $controller.cloudNodes "preferred" -}}
+{{- include "eks-hybrid-dra.placement" (list . .Values.controller.cloudNodes) -}}
+{{- end -}}
+
+{{/*
+Where a pod runs for which cloud nodes count so much, unless controller.affinity
+says where.
+  include "eks-hybrid-dra.placement" (list . "preferred")
+*/}}
+{{- define "eks-hybrid-dra.placement" -}}
+{{- $affinity := (index . 0).Values.controller.affinity -}}
+{{- $cloudNodes := index . 1 -}}
+{{- if $affinity -}}
+{{ toYaml $affinity }}
+{{- else if eq $cloudNodes "preferred" -}}
 nodeAffinity:
   preferredDuringSchedulingIgnoredDuringExecution:
   - weight: 100
@@ -12,7 +32,7 @@ nodeAffinity:
       - key: eks.amazonaws.com/compute-type
         operator: NotIn
         values: [hybrid]
-{{- else if eq $controller.cloudNodes "required" -}}
+{{- else if eq $cloudNodes "required" -}}
 nodeAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:
     nodeSelectorTerms:

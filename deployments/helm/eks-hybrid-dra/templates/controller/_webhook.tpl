@@ -1,3 +1,10 @@
+{{/* Not empty if the controller serves the webhook, which is about claims. */}}
+{{- define "eks-hybrid-dra.webhook.enabled" -}}
+{{- if and (include "eks-hybrid-dra.controller.enabled" .) (include "eks-hybrid-dra.claims" .) .Values.webhook.enabled -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* The namespaces whose claims and pods are checked: not those that a cluster stands on. */}}
 {{- define "eks-hybrid-dra.webhook.namespaces" -}}
 matchExpressions:

@@ -16,6 +16,30 @@ api/v1alpha1/hybridconfig.go has the presets. A YAML list.
 {{- end -}}
 
 {{/*
+The configuration of another release that keeps CNIs on their nodes, as
+NAMESPACE/NAME. Empty if there is none, or Helm has no cluster to ask.
+*/}}
+{{- define "eks-hybrid-dra.hybrid.other" -}}
+{{- $own := printf "%s/%s-hybrid" .Release.Namespace (include "eks-hybrid-dra.fullname" .) -}}
+{{- $others := list -}}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items -}}
+{{- $name := .metadata.name -}}
+{{- if and (hasSuffix "-hybrid" $name) (eq (index (.metadata.labels | default dict) "app.kubernetes.io/part-of" | default "") "eks-hybrid-dra") -}}
+{{- range .subjects -}}
+{{- with lookup "v1" "ConfigMap" .namespace $name -}}
+{{- if (index .data "hybrid.yaml" | fromYaml).cniAffinity -}}
+{{- $others = append $others (printf "%s/%s" .metadata.namespace $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with without $others $own -}}
+{{- first . -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
 What the controller does for hybrid nodes, as a YAML object:
   daemonSets     names of the DaemonSets that it may change
   installation   whether it may change what Calico's operator reads
@@ -39,17 +63,22 @@ names of Secrets in the configuration of the release that is upgraded.
 {{- $secret := .Values.hybrid.registry.pullSecret -}}
 {{- $former := $secret.formerNames -}}
 {{- if .Release.IsUpgrade -}}
+{{- $changed := list -}}
 {{- range (lookup "apps/v1" "DaemonSet" "" "").items -}}
 {{- if hasKey (.metadata.annotations | default dict) "eks-hybrid-dra/cni-affinity" -}}
-{{- $names = append $names .metadata.name -}}
+{{- $changed = append $changed .metadata.name -}}
 {{- end -}}
 {{- end -}}
+{{- $operator := false -}}
 {{- if .Capabilities.APIVersions.Has "operator.tigera.io/v1" -}}
 {{- with lookup "operator.tigera.io/v1" "Installation" "" "default" -}}
-{{- if hasKey (.metadata.annotations | default dict) "eks-hybrid-dra/cni-affinity" -}}
-{{- $installation = true -}}
+{{- $operator = hasKey (.metadata.annotations | default dict) "eks-hybrid-dra/cni-affinity" -}}
 {{- end -}}
 {{- end -}}
+{{- /* What another release keeps is not this one's to give back. */ -}}
+{{- if and (or $changed $operator) (not (include "eks-hybrid-dra.hybrid.other" .)) -}}
+{{- $names = concat $names $changed -}}
+{{- $installation = or $installation $operator -}}
 {{- end -}}
 {{- with lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-hybrid" (include "eks-hybrid-dra.fullname" .)) -}}
 {{- with (index .data "hybrid.yaml" | fromYaml).pullSecret -}}
@@ -83,6 +112,11 @@ true
 {{- end -}}
 {{- if not (or .preset (and .namespace .name .nodes)) -}}
 {{- fail (printf "hybrid.cniAffinity.daemonSets[%d] is %s: want a preset, or namespace, name and nodes of a DaemonSet" $i (toJson .)) -}}
+{{- end -}}
+{{- end -}}
+{{- if $sets -}}
+{{- with include "eks-hybrid-dra.hybrid.other" . -}}
+{{- fail (printf "hybrid.cniAffinity.daemonSets is not empty, but another release keeps CNIs on their nodes already, by its ConfigMap %s: the two would undo what the other does; name all DaemonSets in the values of one of them" .) -}}
 {{- end -}}
 {{- end -}}
 {{- $secret := .Values.hybrid.registry.pullSecret -}}

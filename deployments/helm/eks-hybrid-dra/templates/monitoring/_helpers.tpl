@@ -4,7 +4,7 @@ node. The controller's own metrics have a label "node", which is not its own nod
 */}}
 {{- define "eks-hybrid-dra.monitoring.programs" -}}
 kubelet-plugin: true
-{{- if .Values.controller.enabled }}
+{{- if include "eks-hybrid-dra.controller.enabled" . }}
 controller: false
 {{- end }}
 {{- if .Values.hybrid.registry.enabled }}
