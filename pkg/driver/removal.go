@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
@@ -128,6 +129,9 @@ func (d *Driver) whatIsLeft(ctx context.Context) error {
 			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
 		}).String(),
 	})
+	if apierrors.IsNotFound(err) {
+		return nil // an API server without ResourceSlices
+	}
 	if err != nil {
 		return fmt.Errorf("ask the API server whether this node's ResourceSlices are gone: %w", err)
 	}

@@ -79,7 +79,7 @@ func (s *status) tellOnce(ctx context.Context, version string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.told {
-		klog.FromContext(ctx).Info("The API server does not serve this version: claims cannot be used here, and all devices are served otherwise", "version", version)
+		klog.FromContext(ctx).Info("The API server does not serve this version: claims cannot be used here, and devices are served by the device plugin API alone", "version", version)
 	}
 	s.told = true
 }

@@ -172,17 +172,7 @@ func TestOfferedSaysWhatTheAPIHas(t *testing.T) {
 // Kubernetes before 1.34 serves no claims: everything is by the device plugin API.
 func TestAnAPIServerWithoutClaimsIsNoHindranceWhereNothingIsForClaims(t *testing.T) {
 	n := newNode(t, "gpu-0")
-	dir, err := os.MkdirTemp("", "dra") // socket paths are short
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.dir = dir
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	for _, d := range []string{"data", "registry"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n.dir = shortDir(t)
 	missing := apierrors.NewNotFound(resourceapi.Resource("resourceslices"), "")
 	n.client.PrependReactor("list", "resourceslices", failWith(missing))
 	reserve := &fakeReserve{names: []string{"gpu-0"}}
@@ -214,4 +204,60 @@ func TestAnAPIServerWithoutClaimsIsNoHindranceWhereNothingIsForClaims(t *testing
 	case <-time.After(time.Minute):
 		t.Error("does not end")
 	}
+}
+
+// Where it has no claims, nobody is waited for: not by a node without devices, and
+// not by a driver that is removed.
+func TestAnAPIServerWithoutClaims(t *testing.T) {
+	missing := apierrors.NewNotFound(resourceapi.Resource("resourceslices"), "")
+	tests := map[string]struct {
+		devices []string
+		set     func(*Options)
+		ready   string // why it is not
+	}{
+		"a node without devices":  {},
+		"devices that are wanted": {devices: []string{"gpu-0"}, ready: "add their kinds to devicePlugin.kinds"},
+		"a driver that is removed": {devices: []string{"gpu-0"}, set: func(o *Options) {
+			o.Removing, o.RemovalSettle, o.Reserve = true, time.Millisecond, &fakeReserve{names: []string{"gpu-0"}}
+		}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, test.devices...)
+			n.dir = shortDir(t)
+			n.client.PrependReactor("list", "resourceslices", failWith(missing))
+			var d *Driver
+			_, stop := n.running(func(o *Options) {
+				if test.set != nil {
+					test.set(o)
+				}
+			}, &d)
+			defer stop()
+			if err := d.Ready(t.Context()); test.ready == "" && err != nil || test.ready != "" && (err == nil || !strings.Contains(err.Error(), test.ready)) {
+				t.Errorf("not ready because of %q: got %v", test.ready, err)
+			}
+			if d.options.Removing {
+				if err := d.Emptied(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// shortDir returns a folder with the driver's own ones, at a path that is short
+// enough for sockets.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dra")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	for _, d := range []string{"data", "registry"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	drapb "k8s.io/kubelet/pkg/apis/dra/v1"
@@ -50,6 +51,7 @@ func TestServesKubelet(t *testing.T) {
 	}
 	claim := newClaim("a", []string{"gpu-1"})
 	n.createClaim(claim)
+	n.client.Resources = []*metav1.APIResourceList{{GroupVersion: resourceapi.SchemeGroupVersion.String()}}
 
 	d := n.start()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -65,6 +65,11 @@ func (d *Driver) Ready(ctx context.Context) error {
 	}
 	registration := helper.RegistrationStatus()
 	switch {
+	case registration == nil && !d.slicesServed(ctx):
+		if len(devices) == 0 {
+			return nil // kubelet has nothing to register
+		}
+		return fmt.Errorf("%d devices are for claims, of which the API server knows nothing, as before Kubernetes 1.34: add their kinds to devicePlugin.kinds of the configuration", len(devices))
 	case registration == nil:
 		return fmt.Errorf("kubelet has not registered the plugin yet: see that it watches %s", d.options.RegistrarDir)
 	case !registration.PluginRegistered:
