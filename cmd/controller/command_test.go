@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -10,39 +9,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/program/programtest"
 )
 
 // Every flag with a wrong value is named, all of them at once.
 func TestWrongFlags(t *testing.T) {
-	for name, test := range map[string]struct {
-		args []string
-		say  []string
-	}{
-		"several":      {[]string{"--driver-name=Not_A_Domain", "--unused-after=0s", "--workers=0", "--topology-label=a b"}, []string{`--driver-name "Not_A_Domain"`, "--unused-after", "--workers 0", `--topology-label "a b"`}},
-		"unknown flag": {[]string{"--drivername=x"}, []string{"--drivername"}},
-		"argument":     {[]string{"start"}, []string{"start"}},
-		"lease":        {[]string{"--leader-elect-renew-deadline=20s"}, []string{"--leader-elect-renew-deadline 20s", "--leader-elect-lease-duration 15s"}},
-		"webhook":      {[]string{"--webhook-port=0", "--webhook-secret=A"}, []string{"--webhook-port 0", `--webhook-secret "A"`}},
-		"no claims":    {[]string{"--enable-claims=false"}, []string{"--hybrid-config is empty", "--enable-webhook is true"}},
-		"no cluster":   {[]string{"--kubeconfig=/nowhere/kubeconfig"}, []string{`--kubeconfig "/nowhere/kubeconfig"`}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			command := newCommand()
-			var out bytes.Buffer
-			command.SetOut(&out)
-			command.SetErr(&out)
-			command.SetArgs(test.args)
-			err := command.ExecuteContext(t.Context())
-			if err == nil {
-				t.Fatal("started")
-			}
-			for _, want := range test.say {
-				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error does not say %q: %v", want, err)
-				}
-			}
-		})
-	}
+	programtest.Refused(t, newCommand, map[string]programtest.Refusal{
+		"several":      {Args: []string{"--driver-name=Not_A_Domain", "--unused-after=0s", "--workers=0", "--topology-label=a b"}, Say: []string{`--driver-name "Not_A_Domain"`, "--unused-after", "--workers 0", `--topology-label "a b"`}},
+		"unknown flag": {Args: []string{"--drivername=x"}, Say: []string{"--drivername"}},
+		"argument":     {Args: []string{"start"}, Say: []string{"start"}},
+		"lease":        {Args: []string{"--leader-elect-renew-deadline=20s"}, Say: []string{"--leader-elect-renew-deadline 20s", "--leader-elect-lease-duration 15s"}},
+		"webhook":      {Args: []string{"--webhook-port=0", "--webhook-secret=A"}, Say: []string{"--webhook-port 0", `--webhook-secret "A"`}},
+		"no claims":    {Args: []string{"--enable-claims=false"}, Say: []string{"--hybrid-config is empty", "--enable-webhook is true"}},
+		"no cluster":   {Args: []string{"--kubeconfig=/nowhere/kubeconfig"}, Say: []string{`--kubeconfig "/nowhere/kubeconfig"`}},
+	})
 }
 
 // A cluster without claims is told apart from one that does not answer yet.
@@ -66,11 +47,5 @@ func TestClusterWithoutClaims(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	command := newCommand()
-	var out bytes.Buffer
-	command.SetOut(&out)
-	command.SetArgs([]string{"--version"})
-	if err := command.ExecuteContext(t.Context()); err != nil || !strings.HasPrefix(out.String(), "controller version v") {
-		t.Errorf("%q, %v", out.String(), err)
-	}
+	programtest.TellsVersion(t, newCommand())
 }

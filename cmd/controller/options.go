@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/program"
 )
 
 // webhookObjects is what the manifests call what belongs to the webhook.
@@ -87,53 +88,35 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 
 // validate names every flag with a wrong value.
 func (o *options) validate() error {
-	var errs []error
-	check := func(flag, value string, problems []string) {
-		if len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("--%s %q: %s", flag, value, strings.Join(problems, "; ")))
-		}
-	}
-	check("driver-name", o.driverName, validation.IsDNS1123Subdomain(o.driverName))
-	check("namespace", o.namespace, validation.IsDNS1123Label(o.namespace))
+	var c program.Checks
+	c.Check("driver-name", o.driverName, validation.IsDNS1123Subdomain(o.driverName)...)
+	c.Check("namespace", o.namespace, validation.IsDNS1123Label(o.namespace)...)
 	if o.topologyLabel != "" {
-		check("topology-label", o.topologyLabel, validation.IsQualifiedName(o.topologyLabel))
+		c.Check("topology-label", o.topologyLabel, validation.IsQualifiedName(o.topologyLabel)...)
 	}
-	for flag, d := range map[string]time.Duration{
-		"unused-after": o.unusedAfter, "gang-timeout": o.gangTimeout, "explain-after": o.explainAfter,
-	} {
-		if d <= 0 {
-			errs = append(errs, fmt.Errorf("--%s %s: want more than 0", flag, d))
-		}
-	}
-	if o.workers < 1 {
-		errs = append(errs, fmt.Errorf("--workers %d: want at least 1", o.workers))
-	}
+	c.Want(o.unusedAfter > 0, "unused-after", o.unusedAfter, "more than 0")
+	c.Want(o.gangTimeout > 0, "gang-timeout", o.gangTimeout, "more than 0")
+	c.Want(o.explainAfter > 0, "explain-after", o.explainAfter, "more than 0")
+	c.Want(o.workers > 0, "workers", o.workers, "at least 1")
 	if o.retryPeriod <= 0 || o.renewDeadline <= o.retryPeriod || o.leaseDuration <= o.renewDeadline {
-		errs = append(errs, fmt.Errorf("--leader-elect-lease-duration %s, --leader-elect-renew-deadline %s, --leader-elect-retry-period %s: want each shorter than the one before, and more than 0", o.leaseDuration, o.renewDeadline, o.retryPeriod))
+		c.Add(fmt.Errorf("--leader-elect-lease-duration %s, --leader-elect-renew-deadline %s, --leader-elect-retry-period %s: want each shorter than the one before, and more than 0", o.leaseDuration, o.renewDeadline, o.retryPeriod))
 	}
 	if !o.enableClaims && o.hybridConfig == "" {
-		errs = append(errs, errors.New("--enable-claims is false and --hybrid-config is empty: nothing is left to do"))
+		c.Add(errors.New("--enable-claims is false and --hybrid-config is empty: nothing is left to do"))
 	}
-	return errors.Join(append(errs, o.validateWebhook()...)...)
+	o.checkWebhook(&c)
+	return c.Err()
 }
 
-func (o *options) validateWebhook() []error {
+func (o *options) checkWebhook(c *program.Checks) {
 	if !o.enableWebhook {
-		return nil
+		return
 	}
-	var errs []error
 	if !o.enableClaims {
-		errs = append(errs, errors.New("--enable-claims is false, but --enable-webhook is true: the webhook checks claims; set both to false"))
+		c.Add(errors.New("--enable-claims is false, but --enable-webhook is true: the webhook checks claims; set both to false"))
 	}
-	if o.webhookPort < 1 || o.webhookPort > 65535 {
-		errs = append(errs, fmt.Errorf("--webhook-port %d: want 1 to 65535", o.webhookPort))
-	}
-	for flag, name := range map[string]string{
-		"webhook-secret": o.webhookSecret, "webhook-service": o.webhookService, "webhook-configuration": o.webhookConfig,
-	} {
-		if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("--%s %q: %s", flag, name, strings.Join(problems, "; ")))
-		}
-	}
-	return errs
+	c.Want(o.webhookPort >= 1 && o.webhookPort <= 65535, "webhook-port", o.webhookPort, "1 to 65535")
+	c.Check("webhook-secret", o.webhookSecret, validation.IsDNS1123Subdomain(o.webhookSecret)...)
+	c.Check("webhook-service", o.webhookService, validation.IsDNS1123Subdomain(o.webhookService)...)
+	c.Check("webhook-configuration", o.webhookConfig, validation.IsDNS1123Subdomain(o.webhookConfig)...)
 }

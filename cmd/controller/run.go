@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"sync"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +37,7 @@ func run(ctx context.Context, o *options) error {
 	logger := klog.FromContext(ctx)
 	logger.Info("Starting", "version", version.Get().GitVersion, "namespace", o.namespace)
 	ctrl.SetLogger(logger)
-	config, err := o.clientConfig()
+	config, err := apiclient.Config(o.kubeconfig, name)
 	if err != nil {
 		return err
 	}
@@ -70,7 +69,8 @@ func run(ctx context.Context, o *options) error {
 	if err := o.admission(mgr, certificates, registry); err != nil {
 		return err
 	}
-	return serve(ctx, o.httpAddress, prometheus.Gatherers{registry, ctrlmetrics.Registry}, mgr, readiness(mgr, certificates))
+	metrics := prometheus.Gatherers{registry, ctrlmetrics.Registry}
+	return o.serve(ctx, mgr, monitoring.Handler(metrics, alive, readiness(mgr, certificates)))
 }
 
 func (o *options) manager(ctx context.Context, config *rest.Config, certificates *webhookCertificates) (manager.Manager, error) {
@@ -95,32 +95,15 @@ func (o *options) manager(ctx context.Context, config *rest.Config, certificates
 	return mgr, nil
 }
 
-// serve runs the manager and the HTTP endpoints; when one ends, so does the
-// other.
-func serve(ctx context.Context, address string, metrics prometheus.Gatherer, mgr manager.Manager, ready monitoring.Check) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg      sync.WaitGroup
-		httpErr error
-	)
-	// The endpoints stay while the manager stops.
-	served, stopServing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopServing()
-	if address != "" {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-		if err != nil {
-			return fmt.Errorf("--http-address %q: %w", address, err)
-		}
-		wg.Go(func() {
-			defer cancel()
-			httpErr = monitoring.Serve(served, listener, monitoring.Handler(metrics, alive, ready))
-		})
-	}
-	err := start(ctx, mgr)
-	stopServing()
-	wg.Wait()
-	return errors.Join(err, httpErr)
+// serve runs the manager and the HTTP endpoints, which stay while the manager
+// stops.
+func (o *options) serve(ctx context.Context, mgr manager.Manager, endpoints http.Handler) error {
+	return monitoring.Beside(context.WithoutCancel(ctx), o.httpAddress, endpoints, func(served context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(served, cancel)()
+		return start(ctx, mgr)
+	})
 }
 
 // start runs the manager until it has stopped, or does not although it should: one
@@ -158,17 +141,4 @@ func readiness(mgr manager.Manager, certificates *webhookCertificates) monitorin
 		}
 		return certificates.ready()
 	}
-}
-
-// clientConfig does not limit the client: the API server protects itself better
-// than a client can, and tells when to come back.
-func (o *options) clientConfig() (*rest.Config, error) {
-	config, err := apiclient.Config(o.kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config.QPS = -1
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	return rest.AddUserAgent(config, name), nil
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +20,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/apiclient"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/program"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/allocation/gangplan"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/hybrid"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/uninstall"
@@ -46,8 +47,7 @@ func newUninstallCommand() *cobra.Command {
 		registryTrustContainer: "registry-trust",
 		timeout:                4 * time.Minute,
 	}
-	var command *cobra.Command
-	command = subcommand(&cobra.Command{
+	command := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Take the driver out of the cluster, up to the objects that were installed",
 		Long: `Runs in the cluster, before what was installed is deleted. It refuses, and names the
@@ -55,8 +55,12 @@ claims, while any has devices of the driver. Otherwise it has the plugin take
 itself off every node, stops the controller, and undoes what that has done to
 objects of others. If it fails, it has the driver serve as before. It can be
 repeated.`,
-	}, o.validate, func(ctx context.Context) error { return uninstallAll(ctx, o, command.OutOrStdout()) }, o.addFlags)
-	return command
+	}
+	return program.Command(command, program.Work{
+		Flags:    []func(*pflag.FlagSet){o.addFlags},
+		Validate: o.validate,
+		Run:      func(ctx context.Context) error { return uninstallAll(ctx, o, command.OutOrStdout()) },
+	})
 }
 
 func (o *uninstallOptions) addFlags(flags *pflag.FlagSet) {
@@ -77,32 +81,26 @@ func (o *uninstallOptions) addFlags(flags *pflag.FlagSet) {
 
 // validate names every flag with a wrong value.
 func (o *uninstallOptions) validate() error {
-	var errs []error
-	check := func(flag, value string, problems []string) {
-		if len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("--%s %q: %s", flag, value, strings.Join(problems, "; ")))
-		}
+	var c program.Checks
+	c.Check("driver-name", o.driverName, validation.IsDNS1123Subdomain(o.driverName)...)
+	c.Check("namespace", o.namespace, validation.IsDNS1123Label(o.namespace)...)
+	c.Check("plugin", o.plugin, validation.IsDNS1123Subdomain(o.plugin)...)
+	c.Check("plugin-container", o.pluginContainer, validation.IsDNS1123Label(o.pluginContainer)...)
+	c.Check("registry-trust-container", o.registryTrustContainer, validation.IsDNS1123Label(o.registryTrustContainer)...)
+	if o.controller != "" {
+		c.Check("controller", o.controller, validation.IsDNS1123Subdomain(o.controller)...)
 	}
-	check("driver-name", o.driverName, validation.IsDNS1123Subdomain(o.driverName))
-	check("namespace", o.namespace, validation.IsDNS1123Label(o.namespace))
-	check("plugin", o.plugin, validation.IsDNS1123Subdomain(o.plugin))
-	check("plugin-container", o.pluginContainer, validation.IsDNS1123Label(o.pluginContainer))
-	check("registry-trust-container", o.registryTrustContainer, validation.IsDNS1123Label(o.registryTrustContainer))
-	for flag, name := range map[string]string{"controller": o.controller, "registry-trust": o.registryTrust} {
-		if name != "" {
-			check(flag, name, validation.IsDNS1123Subdomain(name))
-		}
+	if o.registryTrust != "" {
+		c.Check("registry-trust", o.registryTrust, validation.IsDNS1123Subdomain(o.registryTrust)...)
 	}
-	if o.timeout < time.Second {
-		errs = append(errs, fmt.Errorf("--timeout %s: want at least 1s", o.timeout))
-	}
-	return errors.Join(errs...)
+	c.Want(o.timeout >= time.Second, "timeout", o.timeout, "at least 1s")
+	return c.Err()
 }
 
 // uninstallAll writes why it refuses to out, plainly: helm shows that to the
 // person who uninstalls.
 func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error {
-	config, err := o.clientConfig()
+	config, err := apiclient.Config(o.kubeconfig, name)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/program"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/simulated"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/topology"
 )
@@ -84,75 +85,53 @@ func (o *options) addFlags(flags *pflag.FlagSet) {
 
 // validate names every flag with a wrong value.
 func (o *options) validate() error {
-	var errs []error
-	if problems := validation.IsDNS1123Subdomain(o.driverName); len(problems) > 0 {
-		errs = append(errs, fmt.Errorf("--driver-name %q: %s", o.driverName, strings.Join(problems, "; ")))
-	}
-	if o.nodeName == "" {
-		errs = append(errs, errors.New("--node-name is empty: set it, or NODE_NAME, to the name of this node in the cluster"))
-	}
-	errs = append(errs, o.validatePaths()...)
-	errs = append(errs, o.validateSimulation()...)
-	if _, err := o.addresses(); err != nil {
-		errs = append(errs, err)
-	}
+	var c program.Checks
+	c.Check("driver-name", o.driverName, validation.IsDNS1123Subdomain(o.driverName)...)
+	c.Given("node-name", o.nodeName, "set it, or NODE_NAME, to the name of this node in the cluster")
+	o.checkPaths(&c)
+	o.checkSimulation(&c)
+	_, err := o.addresses()
+	c.Add(err)
 	if !o.enableGPU && !o.enableSRIOV {
-		errs = append(errs, errors.New("--enable-gpu and --enable-sriov are both false: nothing is left to serve"))
+		c.Add(errors.New("--enable-gpu and --enable-sriov are both false: nothing is left to serve"))
 	}
-	if o.attachWait < time.Second {
-		errs = append(errs, fmt.Errorf("--attach-wait %s: want at least 1s", o.attachWait))
-	}
-	return errors.Join(errs...)
+	c.Want(o.attachWait >= time.Second, "attach-wait", o.attachWait, "at least 1s")
+	return c.Err()
 }
 
-func (o *options) validateSimulation() []error {
-	var errs []error
+func (o *options) checkSimulation(c *program.Checks) {
 	if o.simulate != "" {
 		if _, err := simulated.ParseModel(o.simulate); err != nil {
-			errs = append(errs, fmt.Errorf("--simulate: %w", err))
+			c.Add(fmt.Errorf("--simulate: %w", err))
 		}
 	}
 	if len(o.simulateGPUsAt) == 0 {
-		return errs
+		return
 	}
-	if _, err := o.gpuPlaces(); err != nil {
-		errs = append(errs, err)
-	}
+	_, err := o.gpuPlaces()
+	c.Add(err)
 	if o.simulate == "" {
-		errs = append(errs, errors.New("--simulate-gpus-at without --simulate: say there which machine's GPUs these are"))
+		c.Add(errors.New("--simulate-gpus-at without --simulate: say there which machine's GPUs these are"))
 	}
 	if !o.enableGPU {
-		errs = append(errs, errors.New("--simulate-gpus-at with --enable-gpu=false: no GPU would be served"))
+		c.Add(errors.New("--simulate-gpus-at with --enable-gpu=false: no GPU would be served"))
 	}
-	return errs
 }
 
-// validatePaths is for paths that must be absolute, and those that may also be
-// left out.
-func (o *options) validatePaths() []error {
-	mandatory := map[string]string{
-		"--kubelet-root": o.kubeletRoot, "--cdi-root": o.cdiRoot, "--host-root": o.hostRoot, "--cni-conf-dir": o.cniConfDir,
-	}
-	optional := map[string]string{
-		"--sysfs-root": o.sysfsRoot, "--driver-root": o.driverRoot, "--config": o.config, "--host-netns": o.hostNetns,
-	}
-	var errs []error
-	for flag, path := range mandatory {
-		if !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("%s %q: want an absolute path", flag, path))
-		}
-	}
-	for flag, path := range optional {
-		if path != "" && !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("%s %q: want an absolute path, or nothing", flag, path))
-		}
-	}
+// checkPaths is for paths that must be absolute, and those that may also be left
+// out.
+func (o *options) checkPaths(c *program.Checks) {
+	c.Absolute("kubelet-root", o.kubeletRoot)
+	c.Absolute("cdi-root", o.cdiRoot)
+	c.Absolute("host-root", o.hostRoot)
+	c.Absolute("cni-conf-dir", o.cniConfDir)
+	c.AbsoluteIfGiven("sysfs-root", o.sysfsRoot)
+	c.AbsoluteIfGiven("driver-root", o.driverRoot)
+	c.AbsoluteIfGiven("config", o.config)
+	c.AbsoluteIfGiven("host-netns", o.hostNetns)
 	for _, dir := range o.cniBinDirs {
-		if !filepath.IsAbs(dir) {
-			errs = append(errs, fmt.Errorf("--cni-bin-dir %q: want an absolute path on the host", dir))
-		}
+		c.Want(filepath.IsAbs(dir), "cni-bin-dir", dir, "an absolute path on the host")
 	}
-	return errs
 }
 
 // addresses are those of the node in the cluster.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,7 +23,7 @@ import (
 func newRemoveCommand() *cobra.Command {
 	o := defaultOptions()
 	stay := false
-	return subcommand(&cobra.Command{
+	command := &cobra.Command{
 		Use:   "remove",
 		Short: "Take the driver off this node",
 		Long: `Takes this node's devices out of the API, serves the claims that it has until the
@@ -32,7 +31,8 @@ last of them has ended, and then removes everything that the driver has put on
 this node: the virtual functions that it made, and its files. It takes the flags
 that the plugin ran with. What it has removed, the plugin makes anew when it is
 started again.`,
-	}, o, func(ctx context.Context) error { return remove(ctx, o, stay) }, func(flags *pflag.FlagSet) {
+	}
+	return o.command(command, func(ctx context.Context) error { return remove(ctx, o, stay) }, func(flags *pflag.FlagSet) {
 		flags.BoolVar(&stay, "stay", stay, "stay, and be ready, after everything is removed, so that a DaemonSet that runs this shows when all nodes are done")
 	})
 }
@@ -41,33 +41,20 @@ started again.`,
 // told to.
 func remove(ctx context.Context, o *options, stay bool) error {
 	var p progress
-	registry := prometheus.NewRegistry()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg      sync.WaitGroup
-		httpErr error
-	)
-	if o.httpAddress != "" {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.httpAddress)
-		if err != nil {
-			return fmt.Errorf("--http-address %q: %w", o.httpAddress, err)
+	registry, err := monitoring.NewRegistry()
+	if err != nil {
+		return err
+	}
+	return monitoring.Beside(ctx, o.httpAddress, monitoring.Handler(registry, p.healthy, p.ready), func(ctx context.Context) error {
+		if err := o.removeAll(ctx, registry, &p); err != nil {
+			return err
 		}
-		wg.Go(func() {
-			defer cancel()
-			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, p.healthy, p.ready))
-		})
-	}
-	err := o.removeAll(ctx, registry, &p)
-	if err == nil {
 		klog.FromContext(ctx).Info("Nothing is left on this node of what the driver has put there")
-	}
-	if err == nil && stay {
-		<-ctx.Done()
-	}
-	cancel()
-	wg.Wait()
-	return errors.Join(err, httpErr)
+		if stay {
+			<-ctx.Done()
+		}
+		return nil
+	})
 }
 
 func (o *options) removeAll(ctx context.Context, registry *prometheus.Registry, p *progress) error {

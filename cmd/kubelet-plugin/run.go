@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -31,12 +27,15 @@ import (
 const cdiHook = "nvidia-cdi-hook"
 
 func run(ctx context.Context, o *options) error {
-	registry := prometheus.NewRegistry()
+	registry, err := monitoring.NewRegistry()
+	if err != nil {
+		return err
+	}
 	a, err := o.agent(ctx, registry, false)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, o.httpAddress, registry, a)
+	return monitoring.Beside(ctx, o.httpAddress, monitoring.Handler(registry, a.Healthy, a.Ready), a.Run)
 }
 
 // agent returns what serves this node. Removing says that it is to be taken off
@@ -59,7 +58,7 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := newMetrics(registry)
+	metrics, err := driver.NewMetrics(registry)
 	if err != nil {
 		return nil, err
 	}
@@ -108,43 +107,6 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 	return &agent{Driver: d, resources: resources, selector: selector}, nil
 }
 
-// serve runs the agent and its HTTP endpoints; when one ends, so does the
-// other.
-func serve(ctx context.Context, address string, registry *prometheus.Registry, a *agent) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg      sync.WaitGroup
-		httpErr error
-	)
-	if address != "" {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-		if err != nil {
-			return fmt.Errorf("--http-address %q: %w", address, err)
-		}
-		wg.Go(func() {
-			defer cancel()
-			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, a.Healthy, a.Ready))
-		})
-	}
-	err := a.Run(ctx)
-	cancel()
-	wg.Wait()
-	return errors.Join(err, httpErr)
-}
-
-func newMetrics(registry *prometheus.Registry) (*driver.Metrics, error) {
-	for _, c := range []prometheus.Collector{
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	} {
-		if err := registry.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
-	}
-	return driver.NewMetrics(registry)
-}
-
 // node is the node that the plugin serves, and its cluster.
 type node struct {
 	bootID string
@@ -158,26 +120,13 @@ func (o *options) node() (node, error) {
 		return node{}, fmt.Errorf("read the boot id: %w: see that --host-root is where the host's / is mounted", err)
 	}
 	n := node{bootID: strings.TrimSpace(string(bootID))}
-	if n.config, err = o.clientConfig(); err != nil {
+	if n.config, err = apiclient.Config(o.kubeconfig, o.driverName+"-kubelet-plugin"); err != nil {
 		return node{}, err
 	}
 	if n.client, err = kubernetes.NewForConfig(n.config); err != nil {
 		return node{}, fmt.Errorf("connect to the API server: %w", err)
 	}
 	return n, nil
-}
-
-// clientConfig does not limit the client: a node's own work is little, and the
-// API server protects itself better than a client can.
-func (o *options) clientConfig() (*rest.Config, error) {
-	config, err := apiclient.Config(o.kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config.QPS = -1
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	return rest.AddUserAgent(config, o.driverName+"-kubelet-plugin"), nil
 }
 
 func installBeside(target string) error {

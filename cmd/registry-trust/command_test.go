@@ -6,40 +6,26 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/program/programtest"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/registrytrust"
 )
 
 // Every flag with a wrong value is named, all of them at once.
 func TestWrongFlags(t *testing.T) {
 	t.Setenv("NODE_NAME", "")
-	for name, test := range map[string]struct {
-		args []string
-		say  []string
-	}{
-		"no node":         {nil, []string{"--node-name", "NODE_NAME"}},
-		"several":         {[]string{"--config-dir=x", "--containerd-config=y", "--interval=0s", "--retry=1ms"}, []string{`--config-dir "x"`, `--containerd-config "y"`, "--interval 0s", "--retry 1ms", "--node-name"}},
-		"unknown flag":    {[]string{"--restart"}, []string{"--restart"}},
-		"unknown command": {[]string{"delete"}, []string{"delete"}},
-		"no cluster":      {[]string{"--node-name=n", "--kubeconfig=/no/such/file"}, []string{`--kubeconfig "/no/such/file"`}},
-		"uninstall":       {[]string{"uninstall", "--namespace=", "--daemonset=", "--timeout=0s"}, []string{"--namespace is empty", "--daemonset is empty", "--timeout 0s"}},
-		"remove":          {[]string{"remove", "--interval=1s"}, []string{"--interval"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			command := newCommand()
-			command.SetOut(t.Output())
-			command.SetErr(t.Output())
-			command.SetArgs(test.args)
-			err := command.ExecuteContext(t.Context())
-			if err == nil {
-				t.Fatal("started")
-			}
-			for _, want := range test.say {
-				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error does not say %q: %v", want, err)
-				}
-			}
-		})
-	}
+	programtest.Refused(t, newCommand, map[string]programtest.Refusal{
+		"no node":         {Say: []string{"--node-name", "NODE_NAME"}},
+		"several":         {Args: []string{"--config-dir=x", "--containerd-config=y", "--interval=0s", "--retry=1ms"}, Say: []string{`--config-dir "x"`, `--containerd-config "y"`, "--interval 0s", "--retry 1ms", "--node-name"}},
+		"unknown flag":    {Args: []string{"--restart"}, Say: []string{"--restart"}},
+		"unknown command": {Args: []string{"delete"}, Say: []string{"delete"}},
+		"no cluster":      {Args: []string{"--node-name=n", "--kubeconfig=/no/such/file"}, Say: []string{`--kubeconfig "/no/such/file"`}},
+		"uninstall":       {Args: []string{"uninstall", "--namespace=", "--daemonset=", "--timeout=0s"}, Say: []string{"--namespace is empty", "--daemonset is empty", "--timeout 0s"}},
+		"remove":          {Args: []string{"remove", "--interval=1s"}, Say: []string{"--interval"}},
+	})
+}
+
+func TestVersion(t *testing.T) {
+	programtest.TellsVersion(t, newCommand())
 }
 
 func TestRemoveRemovesWhatWasWrittenAndNothingElse(t *testing.T) {

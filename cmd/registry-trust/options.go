@@ -1,13 +1,12 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/program"
 )
 
 // shortest is the shortest pause between two rounds.
@@ -78,40 +77,31 @@ func (o *options) addUninstallFlags(flags *pflag.FlagSet) {
 
 // validate names every flag with a wrong value.
 func (o *options) validate() error {
-	var errs []error
-	for flag, path := range map[string]string{"--certs-dir": o.certsDir, "--config-dir": o.configDir} {
-		if !filepath.IsAbs(path) {
-			errs = append(errs, fmt.Errorf("%s %q: want an absolute path", flag, path))
-		}
-	}
-	if o.containerdConfig != "" && !filepath.IsAbs(o.containerdConfig) {
-		errs = append(errs, fmt.Errorf("--containerd-config %q: want an absolute path, or nothing", o.containerdConfig))
-	}
-	for flag, value := range map[string]time.Duration{"--interval": o.interval, "--retry": o.retry} {
-		if value < shortest {
-			errs = append(errs, fmt.Errorf("%s %s: want at least %s", flag, value, shortest))
-		}
-	}
-	return errors.Join(errs...)
+	var c program.Checks
+	o.checkNode(&c)
+	return c.Err()
+}
+
+func (o *options) checkNode(c *program.Checks) {
+	c.Absolute("certs-dir", o.certsDir)
+	c.Absolute("config-dir", o.configDir)
+	c.AbsoluteIfGiven("containerd-config", o.containerdConfig)
+	c.Want(o.interval >= shortest, "interval", o.interval, "at least "+shortest.String())
+	c.Want(o.retry >= shortest, "retry", o.retry, "at least "+shortest.String())
 }
 
 func (o *options) validateRun() error {
-	err := o.validate()
-	if o.nodeName == "" {
-		err = errors.Join(err, errors.New("--node-name is empty: set it, or NODE_NAME, to the name of this node in the cluster"))
-	}
-	return err
+	var c program.Checks
+	o.checkNode(&c)
+	c.Given("node-name", o.nodeName, "set it, or NODE_NAME, to the name of this node in the cluster")
+	return c.Err()
 }
 
 func (o *options) validateUninstall() error {
-	var errs []error
-	for flag, value := range map[string]string{"--namespace": o.namespace, "--daemonset": o.daemonSet, "--container": o.container} {
-		if value == "" {
-			errs = append(errs, fmt.Errorf("%s is empty", flag))
-		}
-	}
-	if o.timeout < shortest {
-		errs = append(errs, fmt.Errorf("--timeout %s: want at least %s", o.timeout, shortest))
-	}
-	return errors.Join(errs...)
+	var c program.Checks
+	c.Given("namespace", o.namespace, "")
+	c.Given("daemonset", o.daemonSet, "")
+	c.Given("container", o.container, "")
+	c.Want(o.timeout >= shortest, "timeout", o.timeout, "at least "+shortest.String())
+	return c.Err()
 }

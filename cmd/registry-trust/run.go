@@ -2,19 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
@@ -36,7 +31,7 @@ func run(ctx context.Context, o *options) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 
-	registry, err := newRegistry()
+	registry, err := monitoring.NewRegistry()
 	if err != nil {
 		return err
 	}
@@ -66,7 +61,7 @@ func remove(ctx context.Context, o *options) error {
 	if !o.stay {
 		return nil
 	}
-	registry, err := newRegistry()
+	registry, err := monitoring.NewRegistry()
 	if err != nil {
 		return err
 	}
@@ -97,48 +92,21 @@ func uninstallAll(ctx context.Context, o *options) error {
 	return nil
 }
 
-// serve runs work and the HTTP endpoints; when one ends, so does the other.
+// serve works with the HTTP endpoints beside it.
 func (o *options) serve(ctx context.Context, registry *prometheus.Registry, healthy, ready monitoring.Check, work func(context.Context)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var (
-		wg      sync.WaitGroup
-		httpErr error
-	)
-	if o.httpAddress != "" {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.httpAddress)
-		if err != nil {
-			return fmt.Errorf("--http-address %q: %w", o.httpAddress, err)
-		}
-		wg.Go(func() {
-			defer cancel()
-			httpErr = monitoring.Serve(ctx, listener, monitoring.Handler(registry, healthy, ready))
-		})
-	}
-	work(ctx)
-	cancel()
-	wg.Wait()
-	return httpErr
-}
-
-func newRegistry() (*prometheus.Registry, error) {
-	registry := prometheus.NewRegistry()
-	err := errors.Join(
-		registry.Register(collectors.NewGoCollector()),
-		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
-	if err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
-	return registry, nil
+	return monitoring.Beside(ctx, o.httpAddress, monitoring.Handler(registry, healthy, ready), func(ctx context.Context) error {
+		work(ctx)
+		return nil
+	})
 }
 
 // client is for events, and for uninstall.
 func (o *options) client() (kubernetes.Interface, error) {
-	config, err := apiclient.Config(o.kubeconfig)
+	config, err := apiclient.Config(o.kubeconfig, "registry-trust")
 	if err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(rest.AddUserAgent(config, "registry-trust"))
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}

@@ -7,9 +7,24 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Config tells how to reach the API server. An empty kubeconfig means the pod's
-// service account; an error names the flag --kubeconfig, which all programs have.
-func Config(kubeconfig string) (*rest.Config, error) {
+// Config tells how to reach the API server, for a program that calls itself
+// agent. An empty kubeconfig means the pod's service account; an error names the
+// flag --kubeconfig, which all programs have.
+//
+// The client is not limited: the API server protects itself better than a client
+// can, and tells when to come back.
+func Config(kubeconfig, agent string) (*rest.Config, error) {
+	config, err := load(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return rest.AddUserAgent(config, agent), nil
+}
+
+func load(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		config, err := rest.InClusterConfig()
 		if err != nil {

@@ -13,7 +13,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		"":     "outside a pod set --kubeconfig",
 		absent: `--kubeconfig "` + absent + `"`,
 	} {
-		if _, err := Config(kubeconfig); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Config(kubeconfig, "test"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("kubeconfig %q: want %q, got %v", kubeconfig, want, err)
 		}
 	}

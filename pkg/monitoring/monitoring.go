@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/klog/v2"
 )
@@ -45,8 +47,47 @@ func probe(name string, check Check) http.HandlerFunc {
 	}
 }
 
-// Serve serves handler on listener until ctx is done.
-func Serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+// NewRegistry returns a registry with the metrics that every Go program has.
+func NewRegistry() (*prometheus.Registry, error) {
+	registry := prometheus.NewRegistry()
+	err := errors.Join(
+		registry.Register(collectors.NewGoCollector()),
+		registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return registry, nil
+}
+
+// Beside works with the endpoints beside it, until ctx is done; when one ends, so
+// does the other. The address is the value of the flag --http-address, which all
+// programs have: an error of listening names it, and nothing is no endpoints.
+func Beside(ctx context.Context, address string, endpoints http.Handler, work func(context.Context) error) error {
+	if address == "" {
+		return work(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("--http-address %q: %w", address, err)
+	}
+	var (
+		wg      sync.WaitGroup
+		httpErr error
+	)
+	wg.Go(func() {
+		defer cancel()
+		httpErr = serve(ctx, listener, endpoints)
+	})
+	err = work(ctx)
+	cancel()
+	wg.Wait()
+	return errors.Join(err, httpErr)
+}
+
+// serve serves handler on listener until ctx is done.
+func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: checkTimeout,
