@@ -15,11 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// versions are the patch releases of Kubernetes that the chart is for: the one
-// that the test cluster runs, and those of "make test-versions".
+// versions are patch releases of Kubernetes that the chart is for: the oldest, the
+// one that the test cluster runs, and those of "make test-versions".
 func versions(t *testing.T) []string {
 	t.Helper()
-	var found []string
+	found := []string{oldest}
 	for file, pattern := range map[string]string{
 		root + "/test/cluster/parts/kubernetes/go.mod": `k8s\.io/kubernetes (v1\.\d+\.\d+)`,
 		root + "/Makefile": `(?m)^VERSIONS \?= (.*)$`,
@@ -37,7 +37,7 @@ func versions(t *testing.T) []string {
 		}
 	}
 	slices.Sort(found)
-	return found
+	return slices.Compact(found)
 }
 
 // schemas are the OpenAPI schemas in a module of Kubernetes.
@@ -203,7 +203,7 @@ func TestObjectsAreWhatKubernetesTakes(t *testing.T) {
 	for _, version := range versions(t) {
 		t.Run(version, func(t *testing.T) {
 			known := newSchemas(t, version)
-			for name, set := range sets() {
+			for name, set := range setsFor(t, version) {
 				t.Run(name, func(t *testing.T) {
 					for _, object := range set.objects(t) {
 						if foreign(object) {
