@@ -65,9 +65,9 @@ func (d *Driver) Ready(ctx context.Context) error {
 	}
 	registration := helper.RegistrationStatus()
 	switch {
-	case registration == nil && !d.slicesServed(ctx):
+	case (registration == nil || !registration.PluginRegistered) && !d.slicesServed(ctx):
 		if len(devices) == 0 {
-			return nil // kubelet has nothing to register
+			return nil // nor has kubelet anything for claims
 		}
 		return fmt.Errorf("%d devices are for claims, of which the API server knows nothing, as before Kubernetes 1.34: add their kinds to devicePlugin.kinds of the configuration", len(devices))
 	case registration == nil:
