@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,7 @@ func TestUninstallUndoesWhatWasDoneForHybridNodes(t *testing.T) {
 	s.mustHelm("install", release, source, "--namespace", harness.Namespace, "--values", values)
 	s.must(cluster.WaitDriver(s.patient()))
 	s.until("done for hybrid nodes", func() error { return s.doneForHybridNodes(former) })
+	s.besideOneThatKeepsCNIs()
 
 	s.killed()
 	s.mustHelm("rollback", release, "1", "--namespace", harness.Namespace, "--timeout", patience.String())
@@ -71,6 +73,27 @@ func TestUninstallUndoesWhatWasDoneForHybridNodes(t *testing.T) {
 	if labels := s.nodeLabels(); strings.Contains(labels, "gpu") {
 		t.Errorf("the node's labels: %s", labels)
 	}
+}
+
+// besideOneThatKeepsCNIs has a second release, for another driver and no node. It
+// must not keep CNIs, nor give back what the first one keeps.
+func (s *site) besideOneThatKeepsCNIs() {
+	s.t.Helper()
+	second := []string{
+		"second", source, "--namespace", "default", "--set", "driver.name=second,webhook.enabled=false,uninstall.enabled=false",
+		"--set", "kubeletPlugin.nodeSelector.no=node,controller.nodeSelector.no=node",
+	}
+	keeping := append(slices.Clone(second), "--set", "hybrid.cniAffinity.daemonSets[0].preset=cilium")
+	out, err := s.helm(append([]string{"install"}, keeping...)...)
+	if want := "another release keeps CNIs on their nodes already, by its ConfigMap " + harness.Namespace + "/" + release + "-hybrid"; err == nil || !strings.Contains(out, want) {
+		s.t.Errorf("got %v, want %q in\n%s", err, want, out)
+	}
+	s.mustHelm(append([]string{"install"}, second...)...)
+	s.mustHelm(append([]string{"upgrade"}, second...)...)
+	if maps := s.kubectl("get", "configmaps", "-n", "default", "-o", "name"); strings.Contains(maps, "-hybrid\n") || !strings.Contains(maps, "/second-eks-hybrid-dra\n") {
+		s.t.Errorf("the second release has %s", maps)
+	}
+	s.mustHelm("uninstall", "second", "--namespace", "default")
 }
 
 // newAuthority is the certificate of an authority, in PEM.
