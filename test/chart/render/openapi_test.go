@@ -22,18 +22,20 @@ func versions(t *testing.T) []string {
 	found := []string{oldest}
 	for file, pattern := range map[string]string{
 		root + "/test/cluster/parts/kubernetes/go.mod": `k8s\.io/kubernetes (v1\.\d+\.\d+)`,
-		root + "/Makefile": `(?m)^VERSIONS \?= (.*)$`,
+		root + "/Makefile": `(?m)^(?:OLD_)?VERSIONS \?= (.*)$`,
 	} {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		match := regexp.MustCompile(pattern).FindStringSubmatch(string(content))
-		if match == nil {
+		matches := regexp.MustCompile(pattern).FindAllStringSubmatch(string(content), -1)
+		if matches == nil {
 			t.Fatalf("%s does not have %s", file, pattern)
 		}
-		for version := range strings.FieldsSeq(match[1]) {
-			found = append(found, "v"+strings.TrimPrefix(version, "v"))
+		for _, match := range matches {
+			for version := range strings.FieldsSeq(match[1]) {
+				found = append(found, "v"+strings.TrimPrefix(version, "v"))
+			}
 		}
 	}
 	slices.Sort(found)

@@ -59,6 +59,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"one label for two things":     {"nodeConfig: {nodeLabels: {gpuCount: gpu}}", `nodeConfig.nodeLabels.gpu and .gpuCount are both "gpu"`},
 		"a plugin that chooses itself": {"{nodeConfig: {nodeLabels: {enabled: true}}, kubeletPlugin: {nodeSelector: {gpu: h200}}}", `nodeConfig.nodeLabels.gpu is "gpu", by which kubeletPlugin.nodeSelector chooses the nodes of the plugin`},
 		"SELinux for nobody":           {"kubeletPlugin: {seLinuxOptions: {type: spc_t}}", "kubeletPlugin.seLinuxOptions is set, but kubeletPlugin.runtimeClassName is not"},
+		"metrics for some":             {"networkPolicy: {enabled: false, metricsFrom: [{podSelector: {}}]}", "networkPolicy.metricsFrom says who may read metrics, but networkPolicy.enabled is false, so that everybody may"},
 		"a flag that has a value":      {"kubeletPlugin: {extraArgs: [--attach-wait=30s, --driver-name=x]}", `kubeletPlugin.extraArgs[1] is "--driver-name=x", but that flag is set by the chart: set driver.name instead`},
 		"a level that has a value":     {"controller: {extraArgs: [-v4]}", `controller.extraArgs[0] is "-v4", but that flag is set by the chart: set controller.logLevel instead`},
 		"a flag of the chart's":        {"hybrid: {registry: {extraArgs: ['--http-address=:80']}}", `hybrid.registry.extraArgs[0] is "--http-address=:80", but that flag is set by the chart: leave it out`},

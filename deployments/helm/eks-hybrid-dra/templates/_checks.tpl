@@ -37,6 +37,9 @@ the value, what is wrong and the way out.
 {{- if and .Values.kubeletPlugin.seLinuxOptions (not .Values.kubeletPlugin.runtimeClassName) -}}
 {{- fail "kubeletPlugin.seLinuxOptions is set, but kubeletPlugin.runtimeClassName is not, so that the plugin is privileged, and SELinux leaves it alone: set kubeletPlugin.runtimeClassName, or leave kubeletPlugin.seLinuxOptions out" -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.metricsFrom (not .Values.networkPolicy.enabled) -}}
+{{- fail "networkPolicy.metricsFrom says who may read metrics, but networkPolicy.enabled is false, so that everybody may: set it to true, or leave networkPolicy.metricsFrom out" -}}
+{{- end -}}
 {{- if and .Values.nodeConfig.managed (not .Values.controller.enabled) -}}
 {{- if .Values.nodeConfig.managed.kinds -}}
 {{- fail (printf "nodeConfig.managed.kinds is [%s], but controller.enabled is false: nobody would give these devices to claims; set controller.enabled to true, or leave nodeConfig.managed out" (join ", " .Values.nodeConfig.managed.kinds)) -}}
