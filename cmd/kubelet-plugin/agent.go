@@ -66,20 +66,17 @@ func (o *options) resources(ctx context.Context, n node, config v1alpha1.DeviceP
 	if err != nil {
 		return nil, fmt.Errorf("--config %s: devicePlugin.settle: %w", o.config, err)
 	}
-	dir := filepath.Join(o.kubeletRoot, "device-plugins")
 	options := deviceplugin.Options{
 		DriverName:    o.driverName,
 		PodUID:        types.UID(o.podUID),
 		DataDir:       o.dataDir(),
-		Dir:           dir,
+		Dir:           filepath.Join(o.kubeletRoot, "device-plugins"),
 		CDIDir:        o.cdiRoot,
 		DeviceInfoDir: "/var/run/k8s.cni.cncf.io/devinfo/dp",
 		BootID:        n.bootID,
 		// By the host's root, so that they are found where kubelet's folder is
 		// not mounted because no resource is configured (any more).
-		Kubelet: kubelet.New(
-			filepath.Join(o.hostRoot, o.kubeletRoot, "pod-resources", "kubelet.sock"),
-			filepath.Join(o.hostRoot, dir, "kubelet_internal_checkpoint")),
+		Kubelet:   kubelet.New(o.hostRoot, o.kubeletRoot),
 		Processes: podprocs.New(o.procfs()),
 		Kinds:     kinds,
 		EnvVar:    config.Mode == v1alpha1.DevicePluginModeEnvVar,

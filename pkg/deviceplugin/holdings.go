@@ -1,19 +1,16 @@
 package deviceplugin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
@@ -219,137 +216,4 @@ func (p *Plugin) stamp(ctx context.Context, i *item) error {
 		p.mu.Unlock()
 	}
 	return nil
-}
-
-// use is who uses a device that is held.
-type use struct {
-	kubelet.Use
-	// formerResource and formerID are as what pods have it if that is not what the
-	// device is now; empty otherwise.
-	formerResource, formerID string
-}
-
-// useOf returns who uses a thing that is held. Kubelet may know its device by
-// another ID than at the time when it was taken, since a GPU was replaced, or has
-// changed places with another one: its pods then use it where it is now.
-func (p *Plugin) useOf(thing string, h claimstore.Holding, uses map[string]kubelet.Use) use {
-	u := use{Use: uses[h.DevicePlugin.ID]}
-	i := p.items().occupying(thing)
-	if i == nil {
-		return u
-	}
-	if i.id != h.DevicePlugin.ID {
-		if p.items().byID(h.DevicePlugin.ID) != nil {
-			u = use{}
-		}
-		if len(u.Pods) > 0 {
-			u.formerID = h.DevicePlugin.ID
-		}
-		now := uses[i.id]
-		u.Pods, u.UIDs, u.Resources = slices.Concat(u.Pods, now.Pods), slices.Concat(u.UIDs, now.UIDs), slices.Concat(u.Resources, now.Resources)
-	}
-	if n := slices.IndexFunc(u.Resources, func(name string) bool { return i.resource != nil && name != i.resource.Name }); n >= 0 {
-		u.formerResource = u.Resources[n]
-	}
-	return u
-}
-
-// renamed brings a holding up to date whose device is by now served as another
-// resource, or under another ID, and tells whether it was not. Kubelet counts the
-// devices of each resource and ID by themselves, so that as long as a pod has the
-// device by its former name the holding keeps that name.
-func (p *Plugin) renamed(thing string, h *claimstore.Holding, u use, asked time.Time) (bool, error) {
-	i := p.items().occupying(thing)
-	if i == nil || i.resource == nil {
-		return false, nil
-	}
-	resource, id := i.resource.Name, i.id
-	switch {
-	case u.formerResource != "" || u.formerID != "":
-		resource, id = cmp.Or(u.formerResource, resource), cmp.Or(u.formerID, id)
-	case len(u.Pods) == 0 && (len(h.Pods) > 0 || p.committing(*h, asked)):
-		return false, nil // it is not known yet as what pods have it
-	}
-	if resource == h.DevicePlugin.Resource && id == h.DevicePlugin.ID {
-		return false, nil
-	}
-	if err := p.infos.remove(h.DevicePlugin.Resource, h.DevicePlugin.ID); err != nil {
-		return false, err
-	}
-	h.DevicePlugin.Resource, h.DevicePlugin.ID = resource, id
-	return true, nil
-}
-
-// otherwise tells whether pods have the device as another resource than it is
-// served as, or by another ID.
-func (i *item) otherwise(h claimstore.Holding) bool {
-	had := h.DevicePlugin
-	return i.resource != nil && had.Resource != "" && (had.Resource != i.resource.Name || had.ID != i.id)
-}
-
-// knownOtherwise returns the holding of a device of which that is so.
-func (p *Plugin) knownOtherwise(i *item) (claimstore.Holding, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, thing := range i.Occupies {
-		if h, ok := p.held[thing]; ok && i.otherwise(h) {
-			return h, true
-		}
-	}
-	return claimstore.Holding{}, false
-}
-
-// formerError says that pods have a device by its former name.
-type formerError struct {
-	device  *item
-	holding claimstore.Holding
-}
-
-func (e *formerError) Error() string {
-	h := e.holding.DevicePlugin
-	who := "pods may still have it"
-	if len(h.Users) > 0 {
-		who = "pod " + strings.Join(h.Users, " and pod ") + " still has it"
-	}
-	return fmt.Sprintf("device %q is not served as %s yet: %s as %s %s; it comes when these pods are gone", e.device.Name, e.device.resource.Name, who, h.Resource, h.ID)
-}
-
-// noteUse writes down who uses the things that are held, for the messages of
-// others, and for when kubelet forgets a pod before its processes have ended.
-func (p *Plugin) noteUse(ctx context.Context, thing string, use use, asked time.Time) (claimstore.Holding, error) {
-	p.mu.Lock()
-	uid := p.held[thing].Claim.UID
-	p.mu.Unlock()
-	unlock, err := p.store.Lock(ctx, uid)
-	if err != nil {
-		return claimstore.Holding{}, err
-	}
-	defer unlock()
-	h, err := p.store.Holder(thing)
-	if err != nil || h == nil || h.DevicePlugin == nil {
-		return claimstore.Holding{}, err
-	}
-	former := slices.DeleteFunc(slices.Clone(h.Pods), func(pod types.UID) bool { return slices.Contains(use.UIDs, pod) })
-	left, err := p.options.Processes.Running(former)
-	if err != nil {
-		return claimstore.Holding{}, fmt.Errorf("find out whether former users of device %q have ended: %w", h.Device.Device, err)
-	}
-	pods := slices.Concat(use.UIDs, left)
-	users := slices.Sorted(slices.Values(use.Pods))
-	changed := !slices.Equal(pods, h.Pods) || !slices.Equal(users, h.DevicePlugin.Users)
-	h.Pods, h.DevicePlugin.Users = pods, users
-	renamed, err := p.renamed(thing, h, use, asked)
-	if err != nil {
-		return claimstore.Holding{}, err
-	}
-	if !changed && !renamed {
-		return *h, nil
-	}
-	if err := p.store.Update(thing, *h); err != nil {
-		return claimstore.Holding{}, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.held[thing] = *h
-	return *h, nil
 }

@@ -1,18 +1,18 @@
 package deviceplugin
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
-	"tags.cncf.io/container-device-interface/pkg/parser"
-	cdispec "tags.cncf.io/container-device-interface/specs-go"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
@@ -81,7 +81,7 @@ func TestDevicesOfInitContainersAreUsed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
-			n.kubelet.unnamed("GPU-0", "init")
+			n.kubelet.set(map[string]kubelet.Use{"GPU-0": {UIDs: []types.UID{"init"}}}, nil)
 			n.processes.set("init")
 			p := start(n)
 			for range 3 {
@@ -93,6 +93,79 @@ func TestDevicesOfInitContainersAreUsed(t *testing.T) {
 			n.processes.set() // the checkpoint goes on naming the pod
 			n.wantHolder(0, false)
 		})
+	}
+}
+
+// A pod may wait for its image for minutes before it has a process.
+func TestDevicesOfPodsThatStartAreUsed(t *testing.T) {
+	n := newNode(t)
+	n.kubelet.set(map[string]kubelet.Use{"GPU-0": {UIDs: []types.UID{"init"}, Starting: []types.UID{"init"}}}, nil)
+	p := n.start(gpus(0), forClaims)
+	for range 3 {
+		p.look(n)
+	}
+	if n.holder(0) == "" {
+		t.Error("claims are offered a device of a pod that starts")
+	}
+	n.kubelet.set(map[string]kubelet.Use{"GPU-0": {UIDs: []types.UID{"init"}}}, nil)
+	n.wantHolder(0, false)
+}
+
+// Without kubelet's checkpoint it is not known what init containers have.
+func TestWithoutACheckpointNothingIsFreed(t *testing.T) {
+	n := newNode(t)
+	before := n.start(gpus(0), nil)
+	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
+	before.stop()
+	incomplete := fmt.Errorf("%w: it is empty", kubelet.ErrIncomplete)
+	n.kubelet.set(map[string]kubelet.Use{"GPU-1": {Pods: []string{"ns/old"}}}, incomplete)
+	var log bytes.Buffer
+	ctx := klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log))))
+	p := n.open("gpu", gpus(0, 1), forClaims)
+	t.Cleanup(func() { _ = p.store.Close() })
+	for range 3 {
+		p.step(ctx)
+	}
+	for gpu := range 2 { // what is used is known all the same
+		if n.holder(gpu) == "" {
+			t.Errorf("gpu-%d is offered to claims", gpu)
+		}
+	}
+	if got := strings.Count(log.String(), incomplete.Error()); got != 1 {
+		t.Errorf("the reason is told %d times, want once:\n%s", got, &log)
+	}
+	n.kubelet.set(nil, nil)
+	p.step(ctx)
+	n.wantHolder(0, false)
+	n.wantHolder(1, false)
+}
+
+// A node where no device plugin was ever used has none.
+func TestAMissingCheckpointIsNothingToTellOfWhereNothingIsHeld(t *testing.T) {
+	n := newNode(t)
+	n.kubelet.set(map[string]kubelet.Use{}, fmt.Errorf("%w: %w", kubelet.ErrIncomplete, fs.ErrNotExist))
+	var log bytes.Buffer
+	p := n.open("gpu", gpus(0), forClaims)
+	t.Cleanup(func() { _ = p.store.Close() })
+	for range 2 {
+		p.step(klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log)))))
+	}
+	if log.String() != "" {
+		t.Errorf("told for nothing:\n%s", &log)
+	}
+}
+
+// A GPU in MIG mode is a fault, and not served whole: whoever has a part of one
+// shares it with nobody from here.
+func TestMIGDevicesOfAnotherPlugin(t *testing.T) {
+	n := newNode(t)
+	n.kubelet.use("MIG-4b1f2a6c-0000-5000-8000-000000000000", kubelet.Use{Pods: []string{"ns/mig"}})
+	found := gpus(0)
+	found.Faults = []device.Fault{{Subject: "GPU 1", Reason: "MIGEnabled", Err: errors.New("MIG mode is on")}}
+	p := n.start(found, nil)
+	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
+	if got := len(p.items()); got != 1 {
+		t.Errorf("%d devices can be served, want 1", got)
 	}
 }
 
@@ -232,90 +305,5 @@ func TestOneOwner(t *testing.T) {
 	cancel()
 	if err := <-claims; err != nil {
 		t.Error(err)
-	}
-}
-
-// unnamed has only kubelet's checkpoint name the pods of a device.
-func (k *fakeKubelet) unnamed(id string, uids ...types.UID) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.uses = map[string]kubelet.Use{id: {UIDs: uids}}
-}
-
-// swapped are GPUs 0 and 1, each in the other's place.
-func swapped() device.Inventory {
-	found := gpus(0, 1)
-	a, b := found.Devices[0].Attributes, found.Devices[1].Attributes
-	a["uuid"], b["uuid"] = b["uuid"], a["uuid"]
-	return found
-}
-
-// Kubelet hands containers that start again the name that it was told at first.
-func TestWhatKubeletKeepsMeansTheSameGPU(t *testing.T) {
-	nodeOf := func(n *node, id string) string {
-		var spec cdispec.Spec
-		if err := json.Unmarshal([]byte(n.file("cdi", "eks-hybrid-dra_deviceplugin-gpu.json")), &spec); err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range spec.Devices {
-			if spec.Kind+"="+d.Name == id {
-				return d.ContainerEdits.DeviceNodes[0].Path
-			}
-		}
-		return ""
-	}
-	replaced := gpus(0, 1)
-	replaced.Devices[0].Attributes["uuid"] = gpus(7).Devices[0].Attributes["uuid"]
-	for name, test := range map[string]struct {
-		now  device.Inventory
-		node string
-	}{
-		"as it was":                   {gpus(0, 1), "/dev/gpu-0"},
-		"GPUs have changed places":    {swapped(), "/dev/gpu-1"},
-		"another GPU is in its place": {replaced, ""},
-		"its place is empty":          {gpus(1), ""},
-		"there is another GPU only":   {gpus(5), ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			n := newNode(t)
-			before := n.start(gpus(0, 1), nil)
-			n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy"})
-			answer, err := n.kubelet.allocate(gpuName, "GPU-0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			before.stop()
-			n.kubelet.use("GPU-0", kubelet.Use{Pods: []string{"ns/pod"}, Resources: []string{gpuName}})
-			after := n.open("gpu", test.now, nil)
-			t.Cleanup(func() { _ = after.store.Close() })
-			look(n, after)
-			if got := nodeOf(n, answer.GetCdiDevices()[0].GetName()); got != test.node {
-				t.Errorf("the container gets %q, want %q", got, test.node)
-			}
-		})
-	}
-}
-
-// After a reboot kubelet admits pods with their former devices, if these are
-// healthy.
-func TestGPUsThatChangedPlacesAreHealthy(t *testing.T) {
-	n := newNode(t)
-	before := n.start(gpus(0, 1), nil)
-	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy"})
-	before.stop()
-	for _, id := range []string{"GPU-0", "GPU-1"} {
-		n.kubelet.use(id, kubelet.Use{Pods: []string{"ns/" + id}, Resources: []string{gpuName}})
-	}
-	n.start(swapped(), nil)
-	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy"})
-}
-
-func TestNamesOfCDIDevices(t *testing.T) {
-	for _, d := range append(vfs("0000:18:00.1").Devices, device.Device{Name: "gpu-0", Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
-		"uuid": {StringValue: ptr.To("GPU-6a1c3b9e-4d5f-4c6e-9c1b-0f3de1a8b7c2")},
-	}}, device.Device{Name: "other-0"}) {
-		if err := parser.ValidateDeviceName(idOf(d)); err != nil {
-			t.Errorf("%s: %v", d.Name, err)
-		}
 	}
 }

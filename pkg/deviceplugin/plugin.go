@@ -8,11 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
-
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
-	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
@@ -197,64 +193,6 @@ func (p *Plugin) list() items {
 		}
 	}
 	return all
-}
-
-// adopt holds the devices that pods have by a device plugin, whichever gave them:
-// those of an earlier release or of another vendor's plugin are used, too.
-func (p *Plugin) adopt(ctx context.Context) {
-	uses, err := p.uses(ctx)
-	if err != nil {
-		klog.FromContext(ctx).Info("Kubelet does not say which pods have devices by the device plugin API; it is asked again", "reason", err.Error())
-		return
-	}
-	p.stepping.Lock()
-	defer p.stepping.Unlock()
-	p.takeUsed(ctx, uses)
-}
-
-// uses returns who uses which devices: pods that kubelet names, and of those that
-// only its checkpoint has the ones that have processes.
-func (p *Plugin) uses(ctx context.Context) (map[string]kubelet.Use, error) {
-	uses, err := p.options.Kubelet.Uses(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var unnamed []types.UID
-	for _, use := range uses {
-		if len(use.Pods) == 0 {
-			unnamed = append(unnamed, use.UIDs...)
-		}
-	}
-	running, err := p.options.Processes.Running(unnamed)
-	if err != nil {
-		return nil, fmt.Errorf("find out whether pods that kubelet does not name have ended: %w", err)
-	}
-	for id, use := range uses {
-		if len(use.Pods) > 0 {
-			continue
-		}
-		use.UIDs = slices.DeleteFunc(slices.Clone(use.UIDs), func(uid types.UID) bool { return !slices.Contains(running, uid) })
-		uses[id] = use
-		if len(use.UIDs) == 0 {
-			delete(uses, id)
-		}
-	}
-	return uses, nil
-}
-
-// takeUsed holds what is used and nobody holds.
-func (p *Plugin) takeUsed(ctx context.Context, uses map[string]kubelet.Use) {
-	for _, i := range p.items() {
-		use, used := uses[i.id]
-		if !used || p.holds(i) {
-			continue
-		}
-		if err := p.take(ctx, i); err != nil {
-			klog.FromContext(ctx).Error(err, "A pod has a device that is not the device plugin's: see that no other device plugin gives it out", "device", i.Name, "pods", use.Pods)
-			continue
-		}
-		klog.FromContext(ctx).Info("Device found in use by pods that have it as an extended resource", "device", i.Name, "pods", use.Pods)
-	}
 }
 
 // Reserves tells whether claims are not to be offered a device: one that is to be

@@ -2,6 +2,8 @@ package deviceplugin
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -25,8 +27,8 @@ func (p *Plugin) step(ctx context.Context) {
 	p.stepping.Lock()
 	defer p.stepping.Unlock()
 	p.hear(ctx, err)
+	p.takeUsed(ctx, uses)
 	if err == nil {
-		p.takeUsed(ctx, uses)
 		p.freeUnused(ctx, uses, asked)
 	}
 	p.update(ctx)
@@ -46,16 +48,33 @@ func (p *Plugin) mayStep(ctx context.Context) bool {
 	return !p.idle()
 }
 
-// hear notes whether kubelet has answered. Its silence frees nothing.
+// hear notes whether kubelet has answered. Its silence frees nothing. Where no device
+// plugin was ever used it has no checkpoint, which matters once something is to be
+// freed.
 func (p *Plugin) hear(ctx context.Context, err error) {
-	if err == nil {
-		p.asked, p.silence = true, ""
+	if err == nil || errors.Is(err, kubelet.ErrIncomplete) {
+		p.asked = true
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) && !p.draining() {
+		p.silence = ""
 		return
 	}
 	if text := err.Error(); ctx.Err() == nil && text != p.silence {
 		p.silence = text
 		klog.FromContext(ctx).Error(err, "Kubelet does not say who uses which devices: what the device plugin has stays with it")
 	}
+}
+
+// draining tells whether something is held that is to go to claims.
+func (p *Plugin) draining() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.held {
+		if !slices.Contains(p.options.Kinds, h.DevicePlugin.Kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // freeUnused gives back what is not to be served here, once nobody uses it by what

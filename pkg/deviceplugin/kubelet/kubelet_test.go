@@ -34,15 +34,28 @@ func (l lister) List(context.Context, *podresources.ListPodResourcesRequest) (*p
 	}}, l.err
 }
 
-// serve returns a kubelet that answers, with the given checkpoint; empty: none.
-func serve(t *testing.T, l lister, checkpoint string) *Kubelet {
+// host is the root of a host, on which kubelet answers.
+type host struct {
+	t *testing.T
+	// dir is the host's root, and root kubelet's folder on it.
+	dir, root string
+}
+
+// serve returns a host with kubelet's folder root, and with the given checkpoint;
+// empty: none.
+func serve(t *testing.T, l podresources.PodResourcesListerServer, root, checkpoint string) *host {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kubelet") // socket paths are short
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, file := filepath.Join(dir, "kubelet.sock"), filepath.Join(dir, "checkpoint")
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+	h := &host{t: t, dir: dir, root: root}
+	for _, folder := range []string{"pod-resources", "device-plugins"} {
+		if err := os.MkdirAll(h.path(folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", h.path("pod-resources", "kubelet.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,11 +69,30 @@ func serve(t *testing.T, l lister, checkpoint string) *Kubelet {
 		}
 	})
 	if checkpoint != "" {
-		if err := os.WriteFile(file, []byte(checkpoint), 0o600); err != nil {
+		if err := os.WriteFile(h.path("device-plugins", "kubelet_internal_checkpoint"), []byte(checkpoint), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return New(socket, file)
+	return h
+}
+
+func (h *host) kubelet() *Kubelet { return New(h.dir, h.root) }
+
+// path is where a path in kubelet's folder is seen.
+func (h *host) path(elements ...string) string {
+	return filepath.Join(append([]string{h.dir, h.root}, elements...)...)
+}
+
+// logs makes the folder of a pod's logs, and that of a pod that is not removed.
+func (h *host) logs(namespace, name, uid string, removed bool) {
+	h.t.Helper()
+	err := os.MkdirAll(filepath.Join(h.dir, podLogs, namespace+"_"+name+"_"+uid), 0o755)
+	if !removed {
+		err = errors.Join(err, os.MkdirAll(h.path("pods", uid), 0o755))
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // What kubelet 1.37 writes.
@@ -72,14 +104,14 @@ const checkpointFile = `{"Data":{"PodDeviceEntries":[
 ],"RegisteredDevices":{"nvidia.com/gpu":["GPU-0","GPU-1"]}},"Checksum":1234}`
 
 func TestUses(t *testing.T) {
-	got, err := serve(t, lister{}, checkpointFile).Uses(t.Context())
+	got, err := serve(t, lister{}, "/kubelet", checkpointFile).kubelet().Uses(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]Use{
 		"GPU-0":        {Pods: []string{"a/one"}, Resources: []string{"nvidia.com/gpu"}, UIDs: []types.UID{"uid-one"}},
 		"GPU-1":        {Pods: []string{"a/one", "b/two"}, Resources: []string{"nvidia.com/gpu", "nvidia.com/gpu.shared"}, UIDs: []types.UID{"uid-one", "uid-two"}},
-		"GPU-7":        {UIDs: []types.UID{"uid-gone"}}, // over, or an init container
+		"GPU-7":        {UIDs: []types.UID{"uid-gone"}, Starting: []types.UID{"uid-gone"}}, // over, or an init container
 		"0000:18:00.1": {Pods: []string{"a/one"}, Resources: []string{"nvidia.com/vf"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -87,8 +119,31 @@ func TestUses(t *testing.T) {
 	}
 }
 
-func TestUsesWithoutACheckpoint(t *testing.T) {
-	got, err := serve(t, lister{}, "").Uses(t.Context())
+// Without the checkpoint, pods whose init containers have devices are overlooked.
+func TestUsesWithoutAGoodCheckpoint(t *testing.T) {
+	for name, test := range map[string]struct{ content, err string }{
+		"missing":                 {"", "kubelet writes it when a device plugin registers"},
+		"empty":                   {" ", "unexpected end of JSON input"},
+		"half written":            {checkpointFile[:100], "unexpected end of JSON input"},
+		"of another format":       {`{"version":"v3","data":"ENCODED"}`, "cannot unmarshal string"},
+		"without entries":         {`{"Data":{"Entries":[]},"Checksum":1}`, "without Data.PodDeviceEntries"},
+		"with entries that moved": {`{"Data":{"PodDeviceEntries":[{"pod":"uid","devices":["GPU-0"]}]}}`, "no PodUID or DeviceIDs"},
+		"from before 1.20":        {`{"Data":{"PodDeviceEntries":[{"PodUID":"uid","DeviceIDs":["GPU-0"]}]}}`, "cannot unmarshal array"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := serve(t, lister{}, "/kubelet", test.content).kubelet().Uses(t.Context())
+			if !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("want an ErrIncomplete that says %q, got %v", test.err, err)
+			}
+			if len(got) != 3 {
+				t.Errorf("%d devices are used by what the API says, want 3", len(got))
+			}
+		})
+	}
+}
+
+func TestUsesWithoutPodsInTheCheckpoint(t *testing.T) {
+	got, err := serve(t, lister{}, "/kubelet", `{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{}},"Checksum":1}`).kubelet().Uses(t.Context())
 	if err != nil || len(got) != 3 {
 		t.Errorf("%d devices are used, want 3: %v", len(got), err)
 	}
@@ -100,29 +155,113 @@ func TestUsesAreUnknown(t *testing.T) {
 		kubelet *Kubelet
 		err     string
 	}{
-		"kubelet does not run":    {New("/does/not/exist.sock", "/does/not/exist"), "ask kubelet which pods have which devices"},
-		"kubelet fails":           {serve(t, lister{err: errors.New("not now")}, ""), "not now"},
-		"no checkpoint, but junk": {serve(t, lister{}, "{"), "which pods have which devices from"},
+		"kubelet does not run": {New("/", "/does/not/exist"), "ask kubelet which pods have which devices"},
+		"kubelet fails":        {serve(t, lister{err: errors.New("not now")}, "/kubelet", checkpointFile).kubelet(), "not now"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			uses, err := test.kubelet.Uses(t.Context())
-			if err == nil || !strings.Contains(err.Error(), test.err) {
+			if err == nil || uses != nil || !strings.Contains(err.Error(), test.err) {
 				t.Errorf("want an error that says %q, got %v and %v", test.err, uses, err)
 			}
 		})
 	}
 }
 
+// Links of the host are absolute on it, not where this process sees its root.
+func TestKubeletsFolderIsALink(t *testing.T) {
+	for name, link := range map[string]string{"folder": "var/lib/kubelet", "folder above": "var/lib"} {
+		t.Run(name, func(t *testing.T) {
+			root := "/data/kubelet"
+			h := serve(t, lister{}, root, checkpointFile)
+			target := strings.TrimSuffix(root, strings.TrimPrefix("var/lib/kubelet", link))
+			if err := errors.Join(os.MkdirAll(filepath.Join(h.dir, filepath.Dir(link)), 0o755), os.Symlink(target, filepath.Join(h.dir, link))); err != nil {
+				t.Fatal(err)
+			}
+			got, err := New(h.dir, "/var/lib/kubelet").Uses(t.Context())
+			if err != nil || len(got) != 4 {
+				t.Errorf("%d devices are used, want 4: %v", len(got), err)
+			}
+		})
+	}
+}
+
+// listed answers with pods that have no devices.
+type listed struct {
+	podresources.UnimplementedPodResourcesListerServer
+	names []string
+}
+
+func (l listed) List(context.Context, *podresources.ListPodResourcesRequest) (*podresources.ListPodResourcesResponse, error) {
+	answer := &podresources.ListPodResourcesResponse{}
+	for _, name := range l.names {
+		namespace, name, _ := strings.Cut(name, "/")
+		answer.PodResources = append(answer.PodResources, &podresources.PodResources{Namespace: namespace, Name: name})
+	}
+	return answer, nil
+}
+
+// A pod may wait for minutes, with devices and without a process.
+func TestPodsThatMayBeStarting(t *testing.T) {
+	const file = `{"Data":{"PodDeviceEntries":[{"PodUID":"uid","ContainerName":"init","ResourceName":"nvidia.com/gpu","DeviceIDs":{"0":["GPU-0"]}}]},"Checksum":1}`
+	for name, test := range map[string]struct {
+		listed []string
+		logs   func(*host)
+		want   bool
+	}{
+		"it pulls its image":                            {[]string{"ns/this", "ns/init"}, func(h *host) { h.logs("ns", "init", "uid", false) }, true},
+		"it is over":                                    {[]string{"ns/this"}, func(h *host) { h.logs("ns", "init", "uid", false) }, false},
+		"it is removed":                                 {[]string{"ns/this"}, func(*host) {}, false},
+		"another pod waits for its volumes":             {[]string{"ns/this", "ns/other"}, func(*host) {}, true},
+		"a pod of that name that is removed had logs":   {[]string{"ns/this", "ns/init"}, func(h *host) { h.logs("ns", "init", "former", true) }, true},
+		"another pod of that name has started":          {[]string{"ns/this", "ns/init"}, func(h *host) { h.logs("ns", "init", "other", false) }, false},
+		"kubelet has started, and knows of no pods yet": {nil, func(*host) {}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := serve(t, listed{names: test.listed}, "/kubelet", file)
+			h.logs("ns", "this", "this", false)
+			test.logs(h)
+			got, err := h.kubelet().Uses(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Use{UIDs: []types.UID{"uid"}, Starting: []types.UID{}}
+			if test.want {
+				want.Starting = want.UIDs
+			}
+			if diff := cmp.Diff(map[string]Use{"GPU-0": want}, got); diff != "" {
+				t.Errorf("uses (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestIDsOfOtherPlugins(t *testing.T) {
+	for id, want := range map[string]string{
+		"GPU-1":           "GPU-1",
+		"GPU-1::0":        "GPU-1",
+		"0000:18:00.1":    "0000:18:00.1",
+		"MIG-GPU-1/3/0":   "GPU-1",
+		"MIG-GPU-1/3/0::": "GPU-1",
+		"MIG-4b1f2a6c":    "MIG-4b1f2a6c", // its GPU is not known
+	} {
+		if got := deviceID(id); got != want {
+			t.Errorf("%s stands for %s, want %s", id, got, want)
+		}
+	}
+}
+
 func FuzzCheckpoint(f *testing.F) {
 	f.Add([]byte(checkpointFile))
 	f.Add([]byte(`{"Data":{"PodDeviceEntries":[{"DeviceIDs":{"":null}}]}}`))
-	path := filepath.Join(f.TempDir(), "checkpoint")
 	f.Fuzz(func(t *testing.T, content []byte) {
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
+		entries, err := decodeCheckpoint(content)
+		if err != nil && entries != nil {
+			t.Errorf("both an answer and an error: %v, %v", entries, err)
 		}
-		if uids, err := New("", path).uids(); err != nil && uids != nil {
-			t.Errorf("both an answer and an error: %v, %v", uids, err)
+		for _, entry := range entries {
+			if entry.PodUID == "" {
+				t.Error("a pod without a UID")
+			}
 		}
 	})
 }
