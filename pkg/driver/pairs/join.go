@@ -1,6 +1,7 @@
 package pairs
 
 import (
+	"maps"
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -127,14 +128,15 @@ func (j *Joined) withholdLost(held map[string]Holder) {
 // The others would tell the scheduler nothing, and an API server that does not
 // know counters is not bothered with them.
 //
-// Everything is counted in halves: of each counter there are two, of which a
-// GPU or a VF by itself takes one, and what is made of parts, or is one, takes
-// both. Two different devices that share a thing still exclude each other, and
-// the scheduler gives no device to two claims anyhow. But a claim with admin
-// access may look at a GPU or a VF that another has: the scheduler of Kubernetes
-// 1.37 wants counters to be left for it, see
+// Everything is counted in halves: of each counter there are two, of which one
+// device, the first that is no composite, takes one, and every other takes both.
+// Different devices that share a thing still exclude each other, and the
+// scheduler gives no device to two claims anyhow. But a claim with admin access may
+// look at a GPU or a VF that another has: the scheduler of Kubernetes 1.37 wants
+// counters to be left for it, see
 // https://github.com/kubernetes/kubernetes/issues/140729. There are none left
-// for it while a claim has the pair.
+// for it while a claim has the pair. Where a device takes but a part of a counter,
+// all take both halves of theirs: half of all and two small parts would fit.
 func (j *Joined) addCounters(sets []resourceapi.CounterSet, pairs []Pair) {
 	consumers := map[string]int{}
 	for _, d := range j.Devices {
@@ -142,6 +144,7 @@ func (j *Joined) addCounters(sets []resourceapi.CounterSet, pairs []Pair) {
 			consumers[c.CounterSet]++
 		}
 	}
+	there := map[counter]resourceapi.Counter{}
 	for _, set := range sets {
 		if consumers[set.Name] < 2 {
 			continue
@@ -149,7 +152,10 @@ func (j *Joined) addCounters(sets []resourceapi.CounterSet, pairs []Pair) {
 		if slices.ContainsFunc(pairs, func(p Pair) bool { return p.VF != "" && p.set == set.Name }) {
 			set = withVF(set)
 		}
-		set.Counters = twice(set.Counters)
+		for name, value := range set.Counters {
+			there[counter{set.Name, name}] = value
+		}
+		set.Counters = allTwice(set.Counters)
 		j.Counters = append(j.Counters, set)
 	}
 	for n := range j.Devices {
@@ -157,21 +163,54 @@ func (j *Joined) addCounters(sets []resourceapi.CounterSet, pairs []Pair) {
 		d.Consumes = slices.DeleteFunc(slices.Clone(d.Consumes), func(c resourceapi.DeviceCounterConsumption) bool {
 			return consumers[c.CounterSet] < 2
 		})
-		if d.Kind == device.KindGPU || d.Kind == device.KindVF {
-			continue
+	}
+	j.shareCounters(there)
+}
+
+// counter is one of a set.
+type counter struct{ set, name string }
+
+// shareCounters has devices take one half or both of the counters, of which there
+// is so much without halves.
+func (j *Joined) shareCounters(there map[counter]resourceapi.Counter) {
+	// both are those of which nobody (else) takes one half.
+	both := map[counter]bool{}
+	for _, d := range j.Devices {
+		for _, c := range d.Consumes {
+			for name, taken := range c.Counters {
+				id := counter{c.CounterSet, name}
+				all := there[id]
+				both[id] = both[id] || taken.Value.Cmp(all.Value) < 0
+			}
 		}
-		for i := range d.Consumes {
-			d.Consumes[i].Counters = twice(d.Consumes[i].Counters)
+	}
+	for _, d := range j.Devices {
+		for n, c := range d.Consumes {
+			taken := maps.Clone(c.Counters)
+			for name, value := range c.Counters {
+				id := counter{c.CounterSet, name}
+				if both[id] || len(d.Parts) > 0 {
+					taken[name] = twice(value)
+				} else {
+					both[id] = true
+				}
+			}
+			d.Consumes[n].Counters = taken
 		}
 	}
 }
 
-func twice(counters map[string]resourceapi.Counter) map[string]resourceapi.Counter {
-	doubled := make(map[string]resourceapi.Counter, len(counters))
+// allTwice returns the counters with two halves of each.
+func allTwice(counters map[string]resourceapi.Counter) map[string]resourceapi.Counter {
+	all := make(map[string]resourceapi.Counter, len(counters))
 	for name, c := range counters {
-		value := c.Value.DeepCopy()
-		value.Mul(2)
-		doubled[name] = resourceapi.Counter{Value: value}
+		all[name] = twice(c)
 	}
-	return doubled
+	return all
+}
+
+func twice(c resourceapi.Counter) resourceapi.Counter {
+	value := c.Value.DeepCopy()
+	value.Mul(2)
+	return resourceapi.Counter{Value: value}
 }

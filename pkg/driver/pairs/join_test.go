@@ -275,6 +275,51 @@ func TestCountersAreThereForWhatIsShared(t *testing.T) {
 	}
 }
 
+// Of what families share out among their own devices, whatever they are, one can
+// be looked at with admin access while somebody has it, and none is given twice.
+func TestCountersOfOtherKinds(t *testing.T) {
+	counters := func(amount string, names ...string) map[string]resourceapi.Counter {
+		all := map[string]resourceapi.Counter{}
+		for _, name := range names {
+			all[name] = resourceapi.Counter{Value: resource.MustParse(amount)}
+		}
+		return all
+	}
+	disk := func(name string, takes map[string]resourceapi.Counter) device.Device {
+		return device.Device{Name: name, Kind: "disk", Occupies: []string{"disk"}, Consumes: []resourceapi.DeviceCounterConsumption{{CounterSet: "disk-0", Counters: takes}}}
+	}
+	for name, tc := range map[string]struct {
+		// all is what there is; whole takes all of it, and parts some.
+		all                              map[string]resourceapi.Counter
+		part                             map[string]resourceapi.Counter
+		wantAll, wantWhole, wantEachPart map[string]resourceapi.Counter
+	}{
+		"places": {
+			counters("1", "place-0", "place-1"), counters("1", "place-1"),
+			counters("2", "place-0", "place-1"), counters("1", "place-0", "place-1"), counters("2", "place-1"),
+		},
+		"space": {
+			counters("10", "space"), counters("4", "space"),
+			counters("20", "space"), counters("20", "space"), counters("8", "space"),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := (*Options)(nil).Join(Found{
+				Devices:  []device.Device{disk("whole", tc.all), disk("part-0", tc.part), disk("part-1", tc.part)},
+				Counters: []resourceapi.CounterSet{{Name: "disk-0", Counters: tc.all}},
+			})
+			got := []map[string]resourceapi.Counter{j.Counters[0].Counters}
+			for _, d := range j.Devices {
+				got = append(got, d.Consumes[0].Counters)
+			}
+			want := []map[string]resourceapi.Counter{tc.wantAll, tc.wantWhole, tc.wantEachPart, tc.wantEachPart}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the set, and what each takes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func (f Found) join(devices ...device.Device) Found {
 	f.Devices = slices.Concat(f.Devices, devices)
 	return f
