@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
 // A claim that was allocated the same device again with another configuration
@@ -124,13 +126,13 @@ func TestStrayMetadataIsRemoved(t *testing.T) {
 	d := n.start()
 	mustPrepare(t, d, newClaim("here", []string{"gpu-0"}))
 	write := func(name, uid string) string {
-		file := filepath.Join(d.metadataDir(), name, "r0", "metadata.json")
-		if err := d.metadataFiles().WriteFile(file, []byte(`{"metadata":{"uid":"`+uid+`"}}`), 0o600); err != nil {
+		file := d.metadata.Path(device.Claim{Namespace: "ns", Name: name}, "r0")
+		if err := d.metadata.Operations().WriteFile(file, []byte(`{"metadata":{"uid":"`+uid+`"}}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return file
 	}
-	stays, goes := write("ns_claim-here", "here"), write("ns_claim-gone", "gone")
+	stays, goes := write("claim-here", "here"), write("claim-gone", "gone")
 	n.start()
 	if _, err := os.Stat(stays); err != nil {
 		t.Errorf("metadata of a claim that is there: %v", err)

@@ -2,8 +2,6 @@ package driver
 
 import (
 	"context"
-	"errors"
-	"os"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -39,18 +37,4 @@ func (d *Driver) tellContainers(ctx context.Context, r *claimstore.Record) {
 			klog.FromContext(ctx).Error(err, "The metadata file of a request does not tell what its devices have become in the pod", "request", request)
 		}
 	}
-}
-
-// overwrite changes the content of a file that containers have mounted already,
-// which would not see another one in its place.
-func overwrite(path string, data []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if _, err := file.WriteAt(data, 0); err != nil {
-		return err
-	}
-	return file.Truncate(int64(len(data)))
 }

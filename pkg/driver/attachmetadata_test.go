@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,37 +46,5 @@ func TestContainersAreToldWhatTheirDevicesAre(t *testing.T) {
 				t.Errorf("after a repeated preparation (-want +got):\n%s", diff)
 			}
 		}
-	}
-}
-
-// A container has mounted the file that was there when it was made.
-func TestAnUpdateIsSeenWhereTheFileIsMounted(t *testing.T) {
-	d := newAttachNode(t, "net1").instance("")
-	path := filepath.Join(d.metadataDir(), "ns_claim-a", "r0", "metadata.json")
-	write := d.metadataFiles().WriteFile
-	for _, content := range []string{
-		`{"metadata":{"uid":"a","generation":1},"more":"than is in the next one"}`,
-		`{"metadata":{"uid":"a","generation":2}}`, `{"metadata":{"uid":"a","generation":3},"longer":"again"}`,
-	} {
-		before, statErr := os.Stat(path)
-		if err := write(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := os.ReadFile(path); err != nil || string(got) != content {
-			t.Errorf("the file has %q, %v; want %q", got, err, content)
-		}
-		after, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if statErr == nil && !os.SameFile(before, after) {
-			t.Errorf("another file has taken the place of the one with %q before", content)
-		}
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := write(path, []byte(`{"metadata":{"uid":"a","generation":4}}`), 0o600); err == nil {
-		t.Error("an update has made a file that was removed")
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstatus"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/metadatafiles"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/nodelabels"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/taintrules"
@@ -107,6 +108,7 @@ type Driver struct {
 	inventory *inventory
 	store     *claimstore.Store
 	cdi       *cdifiles.Files
+	metadata  *metadatafiles.Files
 	status    status
 	recovery  recovery
 	tainting  *feature
@@ -170,6 +172,7 @@ func New(ctx context.Context, options Options) (*Driver, error) {
 		inventory: inv,
 		store:     store,
 		cdi:       cdifiles.New(options.CDIDir, options.DriverName),
+		metadata:  metadatafiles.New(options.DataDir, store),
 		tainting:  newTainting(),
 		counting:  newCounting(),
 		handovers: owners,
@@ -254,7 +257,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		kubeletplugin.GRPCInterceptor(onRegistration(registered.send)),
 		kubeletplugin.EnableDeviceMetadata(true, []schema.GroupVersion{metadatav1beta1.SchemeGroupVersion, metadatav1alpha1.SchemeGroupVersion}),
 		kubeletplugin.CDIDirectory(d.options.CDIDir),
-		kubeletplugin.MetadataFileOps(d.metadataFiles()),
+		kubeletplugin.MetadataFileOps(d.metadata.Operations()),
 	)
 	if err != nil {
 		return fmt.Errorf("start the plugin's services: %w", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/pairs"
@@ -71,6 +72,13 @@ func newInventory(families []Family, metrics *Metrics) (*inventory, error) {
 		held: func() (map[string]pairs.Holder, error) { return nil, nil },
 		tell: noReserve{}.Found,
 	}, nil
+}
+
+// look asks every family what is there now, and tells those whom it concerns.
+func (d *Driver) look(ctx context.Context) error {
+	err := d.inventory.refresh(ctx)
+	d.options.NodeLabels.Found(d.inventory.gpuProducts())
+	return err
 }
 
 // refresh asks every family what is there now. A family that fails does not
@@ -179,4 +187,21 @@ func (i *inventory) familyError(name string) error {
 		}
 	}
 	return nil
+}
+
+// gpuProducts returns what each of the node's GPUs is called, whoever is given
+// them, and whether every family could tell what is there.
+func (i *inventory) gpuProducts() (products []string, whole bool) {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	whole = true
+	for _, f := range i.found {
+		whole = whole && f.err == nil
+		for _, d := range f.inventory.Devices {
+			if d.Kind == device.KindGPU {
+				products = append(products, ptr.Deref(d.Attributes[device.AttributeProductName].StringValue, ""))
+			}
+		}
+	}
+	return products, whole
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/metadatafiles"
 )
 
 // plan is what has to be done for an allocation, with the devices that are on
@@ -46,7 +47,7 @@ type config struct {
 
 // plan works out what has to be done for an allocation. It changes nothing.
 func (d *Driver) plan(a *allocation) (*plan, error) {
-	if err := checkName(a.claim); err != nil {
+	if err := metadatafiles.CheckName(a.claim); err != nil {
 		return nil, err
 	}
 	configs, err := d.decode(a.configs)

@@ -151,8 +151,8 @@ func TestUnprepareOfAClaimWithALongName(t *testing.T) {
 	n := newNode(t, "gpu-0")
 	claim := newClaim("a", []string{"gpu-0"}, func(claim *resourceapi.ResourceClaim) { claim.Name = strings.Repeat("a", 253) })
 	mustUnprepare(t, n.start(), claim)
-	files := n.start().metadataFiles()
-	if err := files.RemoveAll(filepath.Join(n.dir, metadataName(claimRef(claim)))); err != nil {
+	files := n.start().metadata.Operations()
+	if err := files.RemoveAll(filepath.Join(n.dir, claim.Namespace+"_"+claim.Name)); err != nil {
 		t.Errorf("the helper's own clean-up fails: %v", err)
 	}
 }

@@ -145,7 +145,7 @@ func (d *Driver) recoverState(ctx context.Context) error {
 // out of order keeps claims from being prepared, which their pods' events then
 // say. It is no reason to stop serving the others.
 func (d *Driver) removeStrays(ctx context.Context) {
-	if err := errors.Join(d.removeStraySpecs(ctx), d.removeStrayMetadata(ctx)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(d.removeStraySpecs(ctx), d.metadata.RemoveStray(ctx)); err != nil && ctx.Err() == nil {
 		klog.FromContext(ctx).Error(err, "What claims that are gone have left is not removed, it is tried again")
 	}
 }

@@ -218,12 +218,12 @@ func TestMetadataOfANamesakeStays(t *testing.T) {
 	d := n.start()
 	old := newClaim("old", []string{"gpu-0"})
 	mustPrepare(t, d, old)
-	file := filepath.Join(d.metadataDir(), metadataName(claimRef(old)), "r0", "metadata.json")
+	file := d.metadata.Path(claimRef(old), "r0")
 	for _, test := range []struct {
 		uid   string
 		stays bool
 	}{{"next", true}, {"old", false}} {
-		files := d.metadataFiles()
+		files := d.metadata.Operations()
 		if err := files.WriteFile(file, []byte(`{"metadata":{"uid":"`+test.uid+`"}}{}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -245,10 +245,10 @@ func TestMetadataOfANamesakeWithOtherRequestsStays(t *testing.T) {
 		d := n.start()
 		old := newClaim("old", []string{"gpu-0"})
 		mustPrepare(t, d, old)
-		folder := filepath.Join(d.metadataDir(), metadataName(claimRef(old)))
+		folder := filepath.Dir(filepath.Dir(d.metadata.Path(claimRef(old), first)))
 		for request, uid := range map[string]string{first: "old", second: "next"} {
-			file := filepath.Join(folder, request, "metadata.json")
-			if err := d.metadataFiles().WriteFile(file, []byte(`{"metadata":{"uid":"`+uid+`"}}{}`), 0o600); err != nil {
+			file := d.metadata.Path(claimRef(old), request)
+			if err := d.metadata.Operations().WriteFile(file, []byte(`{"metadata":{"uid":"`+uid+`"}}{}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -409,8 +409,8 @@ func TestMetadataIsWrittenWhileStraysAreRemoved(t *testing.T) {
 		close(stop)
 		<-done
 	}()
-	files := d.metadataFiles()
-	file := filepath.Join(d.metadataDir(), metadataName(claimRef(claim)), "r0", "metadata.json")
+	files := d.metadata.Operations()
+	file := d.metadata.Path(claimRef(claim), "r0")
 	for range 500 { // as the helper does
 		if err := errors.Join(files.MkdirAll(filepath.Dir(file), 0o755), files.WriteFile(file, []byte(`{"metadata":{"uid":"a"}}`), 0o600)); err != nil {
 			t.Fatal(err)
@@ -444,9 +444,9 @@ func TestStraysAreLookedForAgain(t *testing.T) {
 	}()
 	before := n.files()
 	for range 2 {
-		metadata := filepath.Join(d.metadataDir(), "ns_gone", "r0", "metadata.json")
+		metadata := d.metadata.Path(device.Claim{Namespace: "ns", Name: "gone"}, "r0")
 		spec := filepath.Join(n.cdiDir(), "eks-hybrid-dra_metadata_gone_r0.json")
-		if err := errors.Join(d.metadataFiles().WriteFile(metadata, []byte(`{"metadata":{"uid":"gone"}}`), 0o600), os.WriteFile(spec, []byte("{}"), 0o600)); err != nil {
+		if err := errors.Join(d.metadata.Operations().WriteFile(metadata, []byte(`{"metadata":{"uid":"gone"}}`), 0o600), os.WriteFile(spec, []byte("{}"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		waitFor(t, "removed", func() bool { return cmp.Equal(before, n.files()) })

@@ -109,7 +109,7 @@ func (u *undoLog) removeFiles(ctx context.Context) error {
 	err = errors.Join(err, u.driver.cdi.Remove(u.claim.UID))
 	err = errors.Join(err, faultpoint.At(faultpoint.UndoCDI))
 	// A preparation that crashed after it was done may have left these.
-	err = errors.Join(err, u.driver.removeMetadata(ctx, u.claim))
+	err = errors.Join(err, u.driver.metadata.Remove(ctx, u.claim))
 	return errors.Join(err, faultpoint.At(faultpoint.UndoMetadata))
 }
 

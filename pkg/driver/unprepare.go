@@ -130,7 +130,7 @@ func (d *Driver) unprepareLocked(ctx context.Context, ref device.Claim, has *bel
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	if err := d.removeMetadata(ctx, ref); err != nil {
+	if err := d.metadata.Remove(ctx, ref); err != nil {
 		return nil, err
 	}
 	if err := faultpoint.At(faultpoint.UnprepareMetadata); err != nil {
