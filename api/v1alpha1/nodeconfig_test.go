@@ -180,6 +180,7 @@ func TestRefuseNodeConfig(t *testing.T) {
 		"GPU in two pairs":    {nodeHead + "pairing: {pairs: [{gpu: '0000:1b:00.0'}, {gpu: '0000:1B:00.0', nic: '0000:18:00.0'}]}", []string{`pairing.pairs[1].gpu: Invalid value: "0000:1b:00.0": pairing.pairs[0] has decided`}},
 		"mtu":                 {one(`mtu: 1`), []string{`sriov.selectors[0].mtu: Invalid value: 1`}},
 		"managed kind":        {nodeHead + "managed: {kinds: [gpu, mig]}", []string{`managed.kinds[1]: Unsupported value: "mig"`, `"gpu", "gpu-vf", "vf"`}},
+		"label of EKS":        {nodeHead + "nodeLabels: {enabled: true, gpuCount: eks.amazonaws.com/compute-type}", []string{`nodeLabels.gpuCount: Invalid value: "eks.amazonaws.com/compute-type"`, "the platform's"}},
 		"label of Kubernetes": {nodeHead + "nodeLabels: {enabled: true, gpu: node-role.kubernetes.io/gpu}", []string{`nodeLabels.gpu: Invalid value: "node-role.kubernetes.io/gpu"`, "domain of your own"}},
 		"label that is none":  {nodeHead + "nodeLabels: {gpuCount: 'a b'}", []string{`nodeLabels.gpuCount: Invalid value: "a b"`}},
 		"one label for two":   {nodeHead + "nodeLabels: {gpuCount: gpu}", []string{`nodeLabels.gpuCount: Duplicate value: "gpu"`}},

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -50,8 +51,8 @@ func (c *NodeLabelsConfig) validate(path *field.Path) field.ErrorList {
 		switch {
 		case len(problems) > 0:
 			errs = append(errs, field.Invalid(path.Child(name), key, "want the key of a label: "+strings.Join(problems, "; ")))
-		case qualified && (isBelow(domain, "kubernetes.io") || isBelow(domain, "k8s.io")):
-			errs = append(errs, field.Invalid(path.Child(name), key, "labels of this domain are for Kubernetes alone: want a domain of your own, or none"))
+		case qualified && slices.ContainsFunc(platformDomains(), func(platform string) bool { return isBelow(domain, platform) }):
+			errs = append(errs, field.Invalid(path.Child(name), key, "labels of this domain are the platform's, and decide what runs on a node: want a domain of your own, or none"))
 		}
 	}
 	check("gpu", c.GPU)
@@ -60,6 +61,12 @@ func (c *NodeLabelsConfig) validate(path *field.Path) field.ErrorList {
 		errs = append(errs, field.Duplicate(path.Child("gpuCount"), c.GPUCount))
 	}
 	return errs
+}
+
+// platformDomains are those whose labels others go by: the chart finds hybrid nodes by
+// eks.amazonaws.com/compute-type.
+func platformDomains() []string {
+	return []string{"kubernetes.io", "k8s.io", "amazonaws.com", "karpenter.sh"}
 }
 
 // isBelow tells whether a domain is another or below it.
