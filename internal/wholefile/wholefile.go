@@ -1,6 +1,7 @@
 package wholefile
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -56,6 +57,15 @@ func Replace(path string, data []byte, o Options) error {
 		return nil
 	}
 	return SyncFolder(filepath.Dir(path))
+}
+
+// Update is [Replace] for a file that may have that content already: then nothing
+// is written, which needs no room on the disk, nor is the mode looked at.
+func Update(path string, data []byte, o Options) error {
+	if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, data) {
+		return nil
+	}
+	return Replace(path, data, o)
 }
 
 // Write is the first half of [Replace], for callers who give the file its name

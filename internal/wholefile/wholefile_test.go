@@ -126,6 +126,27 @@ func TestFails(t *testing.T) {
 	}
 }
 
+func TestUpdate(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	for _, step := range []struct {
+		content string
+		writes  bool
+	}{{"one", true}, {"one", false}, {"two", true}} {
+		writes := false
+		o := Options{Mode: 0o600, Written: func() error {
+			writes = true
+			return nil
+		}}
+		if err := Update(path, []byte(step.content), o); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]string{"file": step.content}, found(t, dir)); diff != "" || writes != step.writes {
+			t.Errorf("wrote %t, want %t; %s", writes, step.writes, diff)
+		}
+	}
+}
+
 func TestWriteLeavesTheNameToTheCaller(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, map[string]string{"file": "old"})

@@ -2,15 +2,13 @@ package deviceplugin
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
@@ -66,7 +64,7 @@ func (f *infos) remove(resource, id string) error {
 	if resource == "" {
 		return nil
 	}
-	if err := os.Remove(f.path(resource, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := wholefile.Remove(f.path(resource, id)); err != nil {
 		return fmt.Errorf("remove the description of device %s for Multus: %w", id, err)
 	}
 	return nil

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/klog/v2"
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 const (
@@ -63,11 +65,6 @@ type socketID struct {
 
 // newServers returns a server for each resource of which there may be devices.
 func (p *Plugin) newServers(ctx context.Context) ([]*server, error) {
-	for _, kind := range p.options.Kinds {
-		if !slices.ContainsFunc(p.options.Families, func(f Family) bool { return f.Name() == string(kind) }) {
-			klog.FromContext(ctx).Error(nil, "The configuration's devicePlugin.kinds has a kind of device that is switched off: pods get none of it", "kind", kind)
-		}
-	}
 	var servers []*server
 	for n := range p.options.Resources {
 		r := &p.options.Resources[n]
@@ -114,7 +111,7 @@ func (p *Plugin) removeStale(ctx context.Context) error {
 		if !errors.Is(err, unix.ECONNREFUSED) {
 			continue
 		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := wholefile.Remove(path); err != nil {
 			return fmt.Errorf("remove the socket of an instance that is gone: %w", err)
 		}
 	}

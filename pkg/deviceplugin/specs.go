@@ -1,27 +1,21 @@
 package deviceplugin
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
-const (
-	// classPrefix begins the class of the device plugin's CDI devices. Those of
-	// claims are in classes, and files, of other names.
-	classPrefix = "deviceplugin-"
-	// tempSuffix ends the name of a file that is being written: runtimes read
-	// only .json and .yaml.
-	tempSuffix = ".tmp"
-)
+// classPrefix begins the class of the device plugin's CDI devices. Those of
+// claims are in classes, and files, of other names.
+const classPrefix = "deviceplugin-"
 
 // specs are the CDI specs of the devices that the device plugin holds, one for
 // each family. They are there as long as the devices are held: a container that
@@ -105,7 +99,7 @@ func (s *specs) removeOthers(byFamily map[string]*cdispec.Spec, keep []string) e
 		if wanted[path] {
 			continue
 		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := wholefile.Remove(path); err != nil {
 			return fmt.Errorf("remove a CDI spec of the device plugin: %w", err)
 		}
 	}
@@ -115,21 +109,10 @@ func (s *specs) removeOthers(byFamily map[string]*cdispec.Spec, keep []string) e
 // replace writes a file that others, who may look at any time, see whole or not
 // at all. It writes nothing that is there already.
 func replace(path string, data []byte) error {
-	if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, data) {
-		return nil
-	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempSuffix)
-	err := os.WriteFile(temp, data, 0o644) //nolint:gosec // runtimes and CNI plugins read it as any user
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		if removeErr := os.Remove(temp); removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-	}
-	return err
+	// Runtimes and CNI plugins read it as any user. They read only .json and
+	// .yaml, so never what is not whole yet.
+	return wholefile.Update(path, data, wholefile.Options{Mode: 0o644})
 }

@@ -67,7 +67,7 @@ func (f *Files) Path(claim device.Claim, request string) string {
 func (f *Files) write(path string, data []byte, perm os.FileMode) error {
 	name, ok := f.nameIn(path)
 	if !ok {
-		return replace(path, data, perm)
+		return update(path, data, perm)
 	}
 	unlock, err := f.lock(context.Background(), name)
 	if err != nil {
@@ -80,7 +80,7 @@ func (f *Files) write(path string, data []byte, perm os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as the helper makes it
 		return err
 	}
-	return replace(path, data, perm)
+	return update(path, data, perm)
 }
 
 // makeFolder leaves the folders of metadata files to write: without the lock, who
@@ -92,11 +92,8 @@ func (f *Files) makeFolder(path string, perm os.FileMode) error {
 	return os.MkdirAll(path, perm)
 }
 
-func replace(path string, data []byte, perm os.FileMode) error {
-	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
-		return nil
-	}
-	return wholefile.Replace(path, data, wholefile.Options{
+func update(path string, data []byte, perm os.FileMode) error {
+	return wholefile.Update(path, data, wholefile.Options{
 		Mode: perm, Written: func() error { return faultpoint.At(faultpoint.MetadataWritten) },
 	})
 }
