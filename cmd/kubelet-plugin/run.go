@@ -71,6 +71,9 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 		kinds    []device.Kind
 	)
 	if !removing {
+		if err = o.checkKinds(ctx, config.DevicePlugin.Kinds, families); err != nil {
+			return nil, err
+		}
 		if selector, err = newNodeSelector(ctx, n.client, o.nodeName, o.dataDir(), config.DevicePlugin); err != nil {
 			return nil, err
 		}

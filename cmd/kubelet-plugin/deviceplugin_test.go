@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,6 +11,7 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver"
 )
 
 func vfDevice(address, parent, driver string) device.Device {
@@ -76,6 +78,38 @@ devicePlugin:
 			}
 			if config, change := options.Resources[1].Grant(test.device); change != test.change || config == nil {
 				t.Errorf("the family may change the device: %v, by %v", change, config)
+			}
+		})
+	}
+}
+
+// named is a family of which only the name counts.
+type named struct {
+	driver.Family
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+func TestKindsThatAreSwitchedOff(t *testing.T) {
+	for name, test := range map[string]struct {
+		kinds      []string
+		gpu, sriov bool
+		families   []driver.Family
+		err        string
+	}{
+		"all are on":                  {[]string{"gpu", "vf"}, true, true, nil, ""},
+		"what is off is for nobody":   {[]string{"vf"}, false, true, nil, ""},
+		"GPUs are off":                {[]string{"gpu"}, false, true, []driver.Family{named{name: "vf"}}, `--config /config.yaml: devicePlugin.kinds has "gpu", which --enable-gpu=false switches off: set the flag to true, or take the kind out`},
+		"VFs are off":                 {[]string{"gpu", "vf"}, true, false, []driver.Family{named{name: "gpu"}}, `devicePlugin.kinds has "vf", which --enable-sriov=false switches off`},
+		"pods have some of the VFs":   {[]string{"vf"}, true, false, []driver.Family{named{name: "gpu"}, named{name: "vf"}}, ""},
+		"extended resources are none": {nil, true, false, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := &options{config: "/config.yaml", enableGPU: test.gpu, enableSRIOV: test.sriov}
+			err := o.checkKinds(t.Context(), test.kinds, test.families)
+			if (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("got %v, want %q", err, test.err)
 			}
 		})
 	}
