@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
 
@@ -79,6 +80,9 @@ func (p *Plugin) take(ctx context.Context, i *item) (err error) {
 			return &heldError{i.Name, *holder}
 		}
 		taken = append(taken, thing)
+		if err := faultpoint.At(faultpoint.DevicePluginTaken); err != nil {
+			return err
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,6 +102,9 @@ func (p *Plugin) setAside(ctx context.Context, err error) error {
 		return err
 	}
 	path, err := p.store.SetAside(ctx, unreadable)
+	if err == nil {
+		err = faultpoint.At(faultpoint.DevicePluginSetAside)
+	}
 	if err != nil {
 		return errors.Join(unreadable, err)
 	}
@@ -143,8 +150,14 @@ func (p *Plugin) free(ctx context.Context, uid types.UID, things []string, asked
 	if err := p.infos.remove(h.DevicePlugin.Resource, h.DevicePlugin.ID); err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.DevicePluginInfoGone); err != nil {
+		return err
+	}
 	for _, thing := range things {
 		if err := p.store.Free(thing, uid); err != nil {
+			return err
+		}
+		if err := faultpoint.At(faultpoint.DevicePluginFreed); err != nil {
 			return err
 		}
 	}
@@ -171,7 +184,7 @@ func (p *Plugin) release(ctx context.Context, h claimstore.Holding) error {
 	if err := i.family.Release(ctx, g); err != nil {
 		return fmt.Errorf("release device %q: %w", h.Device.Device, err)
 	}
-	return nil
+	return faultpoint.At(faultpoint.DevicePluginReleased)
 }
 
 // committing tells whether kubelet was given the device so shortly before it was
@@ -215,5 +228,5 @@ func (p *Plugin) stamp(ctx context.Context, i *item) error {
 		p.held[thing] = *h
 		p.mu.Unlock()
 	}
-	return nil
+	return faultpoint.At(faultpoint.DevicePluginGiven)
 }

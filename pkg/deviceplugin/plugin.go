@@ -39,9 +39,6 @@ type Plugin struct {
 	asked   bool
 	silence string
 
-	// writing lets one write the files for containers at a time.
-	writing sync.Mutex
-
 	mu    sync.Mutex
 	found map[string]device.Inventory
 	all   items

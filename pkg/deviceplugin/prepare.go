@@ -5,8 +5,14 @@ import (
 	"errors"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
+
+// filesLock stands for the files for containers where claims have their UID.
+const filesLock types.UID = holderPrefix + "files"
 
 // prepare asks a device's family what containers need for it.
 func (p *Plugin) prepare(ctx context.Context, i *item) error {
@@ -15,6 +21,9 @@ func (p *Plugin) prepare(ctx context.Context, i *item) error {
 	now := preparation{number: p.asks, look: p.looks}
 	p.mu.Unlock()
 	now.edits, now.err = i.family.Prepare(ctx, i.grant())
+	if now.err == nil {
+		now.err = faultpoint.At(faultpoint.DevicePluginPrepared)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if now.number > p.prepared[i.id].number { // else another has asked since
@@ -38,11 +47,15 @@ func (p *Plugin) ensurePrepared(ctx context.Context, i *item, turn bool) error {
 }
 
 // writeFiles writes what containers need for the devices that are held.
-func (p *Plugin) writeFiles() error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
+func (p *Plugin) writeFiles(ctx context.Context) error {
+	// Another instance writes the same files.
+	unlock, err := p.store.Lock(ctx, filesLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	held, edits, missing := p.content()
-	return errors.Join(p.specs.write(held, edits, missing), p.infos.write(held))
+	return errors.Join(p.specs.write(held, edits, missing), p.infos.write(held), faultpoint.At(faultpoint.DevicePluginFiles))
 }
 
 // content returns the devices that are held, what containers need for them, and the

@@ -133,7 +133,7 @@ func (s *session) allocate(ctx context.Context, ids []string) (*api.ContainerAll
 		}
 		given = append(given, i)
 	}
-	if err := s.plugin.writeFiles(); err != nil {
+	if err := s.plugin.writeFiles(ctx); err != nil {
 		return nil, err
 	}
 	answer := &api.ContainerAllocateResponse{Envs: map[string]string{}}

@@ -9,6 +9,7 @@ import (
 
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
@@ -102,6 +103,9 @@ func (s *specs) removeOthers(byFamily map[string]*cdispec.Spec, keep []string) e
 		if err := wholefile.Remove(path); err != nil {
 			return fmt.Errorf("remove a CDI spec of the device plugin: %w", err)
 		}
+		if err := faultpoint.At(faultpoint.DevicePluginFilesGone); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -114,5 +118,8 @@ func replace(path string, data []byte) error {
 	}
 	// Runtimes and CNI plugins read it as any user. They read only .json and
 	// .yaml, so never what is not whole yet.
-	return wholefile.Update(path, data, wholefile.Options{Mode: 0o644})
+	return wholefile.Update(path, data, wholefile.Options{
+		Mode:    0o644,
+		Written: func() error { return faultpoint.At(faultpoint.DevicePluginFile) },
+	})
 }

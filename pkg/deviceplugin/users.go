@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
@@ -138,7 +139,11 @@ func (p *Plugin) noteUse(ctx context.Context, thing string, use use, asked time.
 	if !changed && !renamed {
 		return *h, nil
 	}
-	if err := p.store.Update(thing, *h); err != nil {
+	err = p.store.Update(thing, *h)
+	if err == nil {
+		err = faultpoint.At(faultpoint.DevicePluginUseNoted)
+	}
+	if err != nil {
 		return claimstore.Holding{}, err
 	}
 	p.mu.Lock()
