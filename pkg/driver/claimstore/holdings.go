@@ -111,7 +111,7 @@ func (s *Store) Holder(thing string) (*Holding, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, readError(path, err)
+		return nil, wholefile.ReadError(path, err)
 	}
 	h, err := decodeHolding(data)
 	if err != nil {
@@ -202,7 +202,7 @@ func (s *Store) HoldingsOf(uid types.UID) (map[string]Holding, error) {
 		path := s.holdingPath(thing)
 		data, err := os.ReadFile(path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			err = readError(path, err)
+			err = wholefile.ReadError(path, err)
 			if !errors.As(err, new(*UnreadableError)) {
 				return nil, err
 			}

@@ -12,9 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
@@ -85,7 +83,7 @@ func (s *Store) Load(uid types.UID) (*Record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, readError(path, err)
+		return nil, wholefile.ReadError(path, err)
 	}
 	r, err := decodeRecord(data, uid)
 	if err != nil {
@@ -149,9 +147,8 @@ func (s *Store) SetAside(ctx context.Context, unreadable *UnreadableError) (stri
 	if err := faultpoint.At(faultpoint.AsideMade); err != nil {
 		return "", err
 	}
-	name := filepath.Base(unreadable.Path) + "." + time.Now().UTC().Format("20060102T150405.000000000")
-	path := filepath.Join(dir, name)
-	if err := os.Rename(unreadable.Path, path); err != nil {
+	path, err := wholefile.SetAside(unreadable.Path, dir)
+	if err != nil {
 		return "", s.cannotWrite(fmt.Errorf("set %s aside: %w", unreadable.Path, err))
 	}
 	return path, nil
@@ -169,28 +166,8 @@ func (s *Store) read(path string) error {
 	return err
 }
 
-// readError tells a file that is broken from a machine that is short of
-// something for a moment.
-func readError(path string, err error) error {
-	for _, passing := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EAGAIN} {
-		if errors.Is(err, passing) {
-			return fmt.Errorf("read %s: %w", path, err)
-		}
-	}
-	return &UnreadableError{Path: path, Err: err}
-}
-
 // UnreadableError is a file of the store that is there but makes no sense.
-type UnreadableError struct {
-	Path string
-	Err  error
-}
-
-func (e *UnreadableError) Error() string {
-	return fmt.Sprintf("%s cannot be read: %v", e.Path, e.Err)
-}
-
-func (e *UnreadableError) Unwrap() error { return e.Err }
+type UnreadableError = wholefile.UnreadableError
 
 // cannotWrite adds the way out to an error of writing.
 func (s *Store) cannotWrite(err error) error {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 )
 
 // lockWait bounds the wait for another instance that writes.
@@ -208,7 +209,7 @@ func (a *Allocators) hold(ctx context.Context) (func(), error) {
 // again: whoever gave it may have begun to do so a moment ago.
 func (a *Allocators) read(ctx context.Context, devices []Device) (*state, error) {
 	s, err := a.load()
-	var unreadable *unreadableError
+	var unreadable *wholefile.UnreadableError
 	switch {
 	case errors.As(err, &unreadable):
 		path, err := a.setAside()

@@ -8,9 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
@@ -24,16 +21,6 @@ const (
 	// formatVersion is what this release writes. Files of any version are read.
 	formatVersion = 1
 )
-
-// unreadableError is a state file that is there but makes no sense.
-type unreadableError struct {
-	path string
-	err  error
-}
-
-func (e *unreadableError) Error() string { return fmt.Sprintf("%s cannot be read: %v", e.path, e.err) }
-
-func (e *unreadableError) Unwrap() error { return e.err }
 
 func (a *Allocators) path() string { return filepath.Join(a.options.Dir, stateFile) }
 
@@ -50,17 +37,11 @@ func (a *Allocators) load() (*state, error) {
 		return nil, nil
 	}
 	if err != nil {
-		// A machine that is short of something for a moment has no broken file.
-		for _, passing := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EAGAIN} {
-			if errors.Is(err, passing) {
-				return nil, fmt.Errorf("read who gives this node's devices: %w", err)
-			}
-		}
-		return nil, &unreadableError{a.path(), err}
+		return nil, wholefile.ReadError(a.path(), err)
 	}
 	s, err := decode(data)
 	if err != nil {
-		return nil, &unreadableError{a.path(), err}
+		return nil, &wholefile.UnreadableError{Path: a.path(), Err: err}
 	}
 	if s.BootID != a.options.BootID {
 		// Times of another boot mean nothing now.
@@ -120,12 +101,7 @@ func (a *Allocators) write(data []byte) error {
 // setAside moves a file that makes no sense to where an admin can look at it,
 // and returns its new path.
 func (a *Allocators) setAside() (string, error) {
-	dir := filepath.Join(a.options.Dir, asideDir)
-	path := filepath.Join(dir, stateFile+"."+time.Now().UTC().Format("20060102T150405.000000000"))
-	err := os.MkdirAll(dir, 0o700)
-	if err == nil {
-		err = os.Rename(a.path(), path)
-	}
+	path, err := wholefile.SetAside(a.path(), filepath.Join(a.options.Dir, asideDir))
 	if err != nil {
 		return "", fmt.Errorf("set %s aside: %w: see that %s can be written and has room", a.path(), err, a.options.Dir)
 	}

@@ -37,18 +37,7 @@ type Store struct {
 func New(dir string) *Store { return &Store{dir: dir} }
 
 // UnreadableError is a journal that is there but makes no sense.
-type UnreadableError struct {
-	Path string
-	Err  error
-}
-
-// Error names the file.
-func (e *UnreadableError) Error() string {
-	return fmt.Sprintf("%s cannot be read: %v", e.Path, e.Err)
-}
-
-// Unwrap returns what is wrong with the file.
-func (e *UnreadableError) Unwrap() error { return e.Err }
+type UnreadableError = wholefile.UnreadableError
 
 // Lock waits until nobody else, here or in another process, works on the VF. It
 // fails when ctx is done first. The kernel drops the lock of a process that
@@ -97,12 +86,7 @@ func (s *Store) Load(a topology.Address) (*Journal, error) {
 		return nil, nil
 	}
 	if err != nil {
-		for _, passing := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR} {
-			if errors.Is(err, passing) {
-				return nil, fmt.Errorf("read the journal of VF %s: %w", a, err)
-			}
-		}
-		return nil, &UnreadableError{Path: path, Err: err}
+		return nil, wholefile.ReadError(path, err)
 	}
 	j, err := decode(data, a)
 	if err != nil {
@@ -150,12 +134,7 @@ func (s *Store) Delete(a topology.Address) error {
 // SetAside moves a journal that makes no sense out of the way, into a folder
 // where an admin can look at it, and returns its new path.
 func (s *Store) SetAside(a topology.Address) (string, error) {
-	dir := filepath.Join(s.dir, asideDir)
-	path := filepath.Join(dir, filepath.Base(s.path(a))+"."+time.Now().UTC().Format("20060102T150405.000000000"))
-	err := os.MkdirAll(dir, 0o700)
-	if err == nil {
-		err = os.Rename(s.path(a), path)
-	}
+	path, err := wholefile.SetAside(s.path(a), filepath.Join(s.dir, asideDir))
 	if err != nil {
 		return "", s.hint(fmt.Errorf("set the journal of VF %s aside: %w", a, err))
 	}
