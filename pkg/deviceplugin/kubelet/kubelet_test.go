@@ -83,14 +83,18 @@ func (h *host) path(elements ...string) string {
 	return filepath.Join(append([]string{h.dir, h.root}, elements...)...)
 }
 
-// logs makes the folder of a pod's logs, and that of a pod that is not removed.
-func (h *host) logs(namespace, name, uid string, removed bool) {
+// logs makes the folder of a pod's logs, as those of namespace_name_uid.
+func (h *host) logs(pod string) {
 	h.t.Helper()
-	err := os.MkdirAll(filepath.Join(h.dir, podLogs, namespace+"_"+name+"_"+uid), 0o755)
-	if !removed {
-		err = errors.Join(err, os.MkdirAll(h.path("pods", uid), 0o755))
+	if err := os.MkdirAll(filepath.Join(h.dir, podLogs, pod), 0o755); err != nil {
+		h.t.Fatal(err)
 	}
-	if err != nil {
+}
+
+// pod makes a pod's own folder.
+func (h *host) pod(uid string) {
+	h.t.Helper()
+	if err := os.MkdirAll(h.path("pods", uid), 0o755); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -204,22 +208,29 @@ func (l listed) List(context.Context, *podresources.ListPodResourcesRequest) (*p
 func TestPodsThatMayBeStarting(t *testing.T) {
 	const file = `{"Data":{"PodDeviceEntries":[{"PodUID":"uid","ContainerName":"init","ResourceName":"nvidia.com/gpu","DeviceIDs":{"0":["GPU-0"]}}]},"Checksum":1}`
 	for name, test := range map[string]struct {
-		listed []string
-		logs   func(*host)
-		want   bool
+		listed, logs, pods []string
+		want               bool
 	}{
-		"it pulls its image":                            {[]string{"ns/this", "ns/init"}, func(h *host) { h.logs("ns", "init", "uid", false) }, true},
-		"it is over":                                    {[]string{"ns/this"}, func(h *host) { h.logs("ns", "init", "uid", false) }, false},
-		"it is removed":                                 {[]string{"ns/this"}, func(*host) {}, false},
-		"another pod waits for its volumes":             {[]string{"ns/this", "ns/other"}, func(*host) {}, true},
-		"a pod of that name that is removed had logs":   {[]string{"ns/this", "ns/init"}, func(h *host) { h.logs("ns", "init", "former", true) }, true},
-		"another pod of that name has started":          {[]string{"ns/this", "ns/init"}, func(h *host) { h.logs("ns", "init", "other", false) }, false},
-		"kubelet has started, and knows of no pods yet": {nil, func(*host) {}, true},
+		"its sandbox runs, and its image is pulled": {listed: []string{"ns/init"}, logs: []string{"ns_init_uid"}, pods: []string{"uid"}, want: true},
+		"it waits for a volume or a claim":          {listed: []string{"ns/init"}, pods: []string{"uid"}, want: true},
+		"it waits for the network":                  {listed: []string{"ns/init"}, want: true},
+		"it is over":                                {logs: []string{"ns_init_uid"}, pods: []string{"uid"}},
+		"it was over before it started":             {pods: []string{"uid"}},
+		"it is removed":                             {},
+		"it is removed but for its logs":            {logs: []string{"ns_init_uid"}},
+		"it is removed, and another one waits":      {listed: []string{"ns/other"}, pods: []string{"other"}},
+		"it or another one waits for the network":   {listed: []string{"ns/other", "ns/init"}, pods: []string{"other"}, want: true},
+		"it waits, and its name had logs before":    {listed: []string{"ns/init"}, logs: []string{"ns_init_former"}, pods: []string{"uid"}, want: true},
+		"another pod of its name has started":       {listed: []string{"ns/init"}, logs: []string{"ns_init_other"}, pods: []string{"other"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := serve(t, listed{names: test.listed}, "/kubelet", file)
-			h.logs("ns", "this", "this", false)
-			test.logs(h)
+			h := serve(t, listed{names: append(test.listed, "ns/this")}, "/kubelet", file)
+			for _, pod := range append(test.logs, "ns_this_this") {
+				h.logs(pod)
+			}
+			for _, uid := range append(test.pods, "this") {
+				h.pod(uid)
+			}
 			got, err := h.kubelet().Uses(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -232,6 +243,17 @@ func TestPodsThatMayBeStarting(t *testing.T) {
 				t.Errorf("uses (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A kubelet that has started a moment ago names no pods.
+func TestPodsOfAKubeletThatHasNotHeardOfAny(t *testing.T) {
+	got, err := serve(t, listed{}, "/kubelet", checkpointFile).kubelet().Uses(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]types.UID{"uid-gone"}, got["GPU-7"].Starting); diff != "" {
+		t.Errorf("pods that may be starting (-want +got):\n%s", diff)
 	}
 }
 

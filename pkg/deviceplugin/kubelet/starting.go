@@ -19,61 +19,84 @@ import (
 const podLogs = "/var/log/pods"
 
 // starting returns those of the pods that may be among the ones that kubelet looks
-// after. A pod that waits for volumes, images or the network has devices and may
-// have no process yet, and kubelet's answer has names alone. The pod of a UID with
-// logs is looked after if its name is in the answer. One that has no logs was never
-// started: it may be any pod of the answer that has none either. Without any pod in
-// its answer, where at least this one should be, kubelet has not heard of pods yet.
+// after. A pod that waits for volumes, images, claims or the network has devices and
+// may have no process yet, and kubelet's answer has names alone. The pod of a UID
+// with logs is looked after if its name is in the answer. One without logs, and with
+// a folder of its own, may be any of the answer that was not started. One without
+// either may be if these are more than there are such folders: kubelet makes them
+// once the network is ready. Without any pod in its answer, where at least this one
+// should be, kubelet has not heard of pods yet.
 func (k *Kubelet) starting(uids []types.UID, answer *podresources.ListPodResourcesResponse) ([]types.UID, error) {
 	if len(uids) == 0 || len(answer.GetPodResources()) == 0 {
 		return uids, nil
 	}
-	names, err := k.loggedPods()
+	started, unstarted, err := k.pods()
 	if err != nil {
 		return nil, err
 	}
-	started := map[string]bool{}
-	for _, name := range names {
-		started[name] = true
+	names := map[string]bool{}
+	for _, name := range started {
+		names[name] = true
 	}
-	listed, waiting := map[string]bool{}, false
+	listed, waiting := map[string]bool{}, 0
 	for _, pod := range answer.GetPodResources() {
 		name := pod.GetNamespace() + "/" + pod.GetName()
 		listed[name] = true
-		waiting = waiting || !started[name]
+		if !names[name] {
+			waiting++
+		}
 	}
 	return slices.DeleteFunc(slices.Clone(uids), func(uid types.UID) bool {
-		if name, logged := names[uid]; logged {
+		if name, is := started[uid]; is {
 			return !listed[name]
 		}
-		return !waiting
+		if unstarted[uid] {
+			return waiting == 0
+		}
+		return waiting <= len(unstarted)
 	}), nil
 }
 
-// loggedPods returns the names of the pods that have logs and are not removed yet:
-// kubelet removes the folder of the pod, and a moment later that of its logs.
-func (k *Kubelet) loggedPods() (map[types.UID]string, error) {
-	dir, err := k.path(podLogs)
+// pods returns the names of the pods that have logs, and the pods that have none, of
+// those that are not removed: kubelet removes the folder of a pod, and a while later
+// that of its logs.
+func (k *Kubelet) pods() (started map[types.UID]string, unstarted map[types.UID]bool, err error) {
+	folders, err := k.list(k.root, "pods")
+	if err != nil {
+		return nil, nil, err
+	}
+	logs, err := k.list(podLogs)
+	if err != nil {
+		return nil, nil, err
+	}
+	started, unstarted = map[types.UID]string{}, map[types.UID]bool{}
+	for _, uid := range folders {
+		unstarted[types.UID(uid)] = true
+	}
+	for _, folder := range logs {
+		parts := strings.Split(folder, "_")
+		if len(parts) != 3 || !unstarted[types.UID(parts[2])] {
+			continue
+		}
+		uid := types.UID(parts[2])
+		started[uid] = parts[0] + "/" + parts[1]
+		delete(unstarted, uid)
+	}
+	return started, unstarted, nil
+}
+
+// list returns the names in a folder of the host. One that is missing is empty.
+func (k *Kubelet) list(elements ...string) (names []string, err error) {
+	dir, err := k.path(elements...)
 	if err != nil {
 		return nil, err
 	}
-	folders, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("look which pods have logs: %w", err)
+		return nil, fmt.Errorf("look which pods kubelet has started: %w", err)
 	}
-	names := map[types.UID]string{}
-	for _, folder := range folders {
-		parts := strings.Split(folder.Name(), "_")
-		if len(parts) != 3 {
-			continue
-		}
-		path, err := k.path(k.root, "pods", parts[2])
-		if err != nil {
-			return nil, err
-		}
-		if _, err := os.Stat(path); err == nil {
-			names[types.UID(parts[2])] = parts[0] + "/" + parts[1]
-		}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
 	}
 	return names, nil
 }
