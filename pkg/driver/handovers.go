@@ -8,8 +8,6 @@ import (
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
@@ -115,17 +113,12 @@ func (d *Driver) allocators(ctx context.Context, w wantedAllocators, kept featur
 func (d *Driver) publishedAllocators(ctx context.Context) (map[string]managed.Allocator, error) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
-		FieldSelector: fields.SelectorFromSet(fields.Set{
-			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
-			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
-		}).String(),
-	})
+	all, err := d.publishedSlices(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list this node's ResourceSlices to see who gives its devices: %w", err)
+		return nil, fmt.Errorf("see who gives this node's devices: %w", err)
 	}
 	seen := map[string]managed.Allocator{}
-	for _, s := range list.Items {
+	for _, s := range all {
 		if s.Spec.Pool.Name != d.pool {
 			continue
 		}

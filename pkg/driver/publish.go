@@ -1,11 +1,14 @@
 package driver
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"k8s.io/utils/ptr"
 
@@ -25,6 +28,21 @@ const devicesPerSlice = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 // would disturb each other.
 func PoolName(nodeName, driverName string) string {
 	return nodeName + "/" + driverName
+}
+
+// publishedSlices returns those that the API has of this node, also of a pool that
+// was called something else.
+func (d *Driver) publishedSlices(ctx context.Context) ([]resourceapi.ResourceSlice, error) {
+	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
+		FieldSelector: fields.SelectorFromSet(fields.Set{
+			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
+			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
+		}).String(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list this node's ResourceSlices: %w", err)
+	}
+	return list.Items, nil
 }
 
 // resources returns the slices of the pool: first those with counter sets, then

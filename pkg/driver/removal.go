@@ -13,12 +13,8 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/dynamic-resource-allocation/resourceslice"
 	"k8s.io/klog/v2"
-
-	resourceapi "k8s.io/api/resource/v1"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/cdifiles"
 )
@@ -123,19 +119,14 @@ func (d *Driver) whatIsLeft(ctx context.Context) error {
 	if err := d.nothingReserved(); err != nil {
 		return err
 	}
-	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
-		FieldSelector: fields.SelectorFromSet(fields.Set{
-			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
-			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
-		}).String(),
-	})
+	published, err := d.publishedSlices(ctx)
 	if apierrors.IsNotFound(err) {
 		return nil // an API server without ResourceSlices
 	}
 	if err != nil {
-		return fmt.Errorf("ask the API server whether this node's ResourceSlices are gone: %w", err)
+		return fmt.Errorf("see whether nothing is published any more: %w", err)
 	}
-	if n := len(list.Items); n > 0 {
+	if n := len(published); n > 0 {
 		return fmt.Errorf("the API still has %d ResourceSlices of this node", n)
 	}
 	return nil

@@ -2,13 +2,10 @@ package driver
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
 	"k8s.io/klog/v2"
 
@@ -89,20 +86,15 @@ func (s *status) tellOnce(ctx context.Context, version string) {
 func (d *Driver) Offered(ctx context.Context) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
-		FieldSelector: fields.SelectorFromSet(fields.Set{
-			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
-			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
-		}).String(),
-	})
+	all, err := d.publishedSlices(ctx)
 	if apierrors.IsNotFound(err) {
 		return nil, nil // an API server without ResourceSlices
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list this node's ResourceSlices: %w", err)
+		return nil, err
 	}
 	things := map[string]bool{}
-	for _, s := range list.Items {
+	for _, s := range all {
 		for _, dev := range s.Spec.Devices {
 			for _, thing := range d.thingsOf(dev) {
 				things[thing] = true

@@ -8,11 +8,7 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
-
-	resourceapi "k8s.io/api/resource/v1"
 )
 
 // completeFor is how long an answer of the API server that all devices are
@@ -96,17 +92,12 @@ func (d *Driver) Ready(ctx context.Context) error {
 
 // notPublished asks the API server which of the devices are not in its slices.
 func (d *Driver) notPublished(ctx context.Context, devices []owned) ([]string, error) {
-	list, err := d.options.KubeClient.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{
-		FieldSelector: fields.SelectorFromSet(fields.Set{
-			resourceapi.ResourceSliceSelectorDriver:   d.options.DriverName,
-			resourceapi.ResourceSliceSelectorNodeName: d.options.NodeName,
-		}).String(),
-	})
+	all, err := d.publishedSlices(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list this node's ResourceSlices: %w", err)
+		return nil, err
 	}
 	published := map[string]bool{}
-	for _, s := range list.Items {
+	for _, s := range all {
 		if s.Spec.Pool.Name != d.pool {
 			continue
 		}
