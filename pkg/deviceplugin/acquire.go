@@ -10,6 +10,9 @@ import (
 	"k8s.io/klog/v2"
 )
 
+// askAgain is when the API server is asked again about a device that it offers.
+const askAgain = time.Second
+
 // acquireWhenDue takes what is to be served here, whenever a step has found that
 // something is not held, until ctx is done. Steps do not wait for it: the API server
 // of a node that is cut off does not answer for a long time.
@@ -81,22 +84,23 @@ func (p *Plugin) acquireOne(ctx context.Context, i *item, offered map[string]boo
 }
 
 // settles returns for how long a device is to be left alone, so that claims that
-// were allocated it are prepared. What was offered before this process began, it
-// cannot know.
+// were allocated it are prepared. It counts from the first answer by which the device
+// was not offered: what was offered before, and to whom, nobody knows after a start,
+// nor while the node was cut off.
 func (p *Plugin) settles(i *item, offered map[string]bool) time.Duration {
+	if offered == nil {
+		return 0 // no device ever was
+	}
 	now, wait := time.Now(), time.Duration(0)
 	for _, thing := range i.Occupies {
 		if offered[thing] {
-			p.settling[thing] = now
-			wait = max(wait, time.Second) // until the API says otherwise
+			delete(p.clearSince, thing)
+			return askAgain
 		}
-		last, ok := p.settling[thing]
-		if !ok && offered != nil {
-			last, ok = p.started, true
+		if _, known := p.clearSince[thing]; !known {
+			p.clearSince[thing] = now
 		}
-		if ok {
-			wait = max(wait, p.options.Settle-now.Sub(last))
-		}
+		wait = max(wait, p.options.Settle-now.Sub(p.clearSince[thing]))
 	}
 	return wait
 }

@@ -1,6 +1,7 @@
 package deviceplugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -43,6 +44,28 @@ func TestDevicesSettleAfterAStart(t *testing.T) {
 	if holder := n.claim("late", 1); holder != nil {
 		t.Errorf("a claim that was allocated in time does not get its device: %s has it", holder.Holder())
 	}
+}
+
+// While a node is cut off, claims are allocated what its slices offer.
+func TestDevicesSettleAfterTheNodeWasCutOff(t *testing.T) {
+	n := newNode(t)
+	n.offer()
+	p := n.open("gpu", gpus(0), func(o *Options) { o.Settle = 1 })
+	t.Cleanup(func() { _ = p.store.Close() })
+	p.acquire(t.Context(), func(context.Context) (map[string]bool, error) {
+		return nil, errors.New("no answer")
+	})
+	p.acquire(t.Context(), n.published)
+	if who := n.holder(0); who != "" {
+		t.Fatalf("gpu-0 was taken by %s at the first answer", who)
+	}
+	eventually(t, "taken", func() error {
+		p.acquire(t.Context(), n.published)
+		if n.holder(0) == "" {
+			return errors.New("it is free")
+		}
+		return nil
+	})
 }
 
 // Before Kubernetes 1.34 claims were never offered anything.

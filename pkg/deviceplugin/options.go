@@ -92,8 +92,8 @@ type Options struct {
 	// instead of the names of CDI devices.
 	EnvVar   bool
 	Registry prometheus.Registerer
-	// Settle is how long a device must have been in no ResourceSlice, as far as this
-	// process knows, before it is taken. Zero: not at all.
+	// Settle is how long this process must have known that a device is in no
+	// ResourceSlice before it is taken. Zero: not at all.
 	Settle time.Duration
 	// Interval is how often kubelet is asked who uses what. Default 5 s.
 	Interval time.Duration

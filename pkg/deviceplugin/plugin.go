@@ -20,18 +20,14 @@ type Plugin struct {
 	specs   *specs
 	infos   *infos
 
-	// started is when this process began to keep from claims what is to be served
-	// here.
-	started time.Time
-
 	// stepping lets one change of what is held be made at a time. Who answers
 	// kubelet does not wait for it, and nobody waits for an answer of the API
 	// server or kubelet while having it.
 	stepping sync.Mutex
 	// steps counts them.
 	steps int
-	// settling remembers when the API last offered a thing to claims.
-	settling map[string]time.Time
+	// clearSince is when the API first did not offer a thing to claims (any more).
+	clearSince map[string]time.Time
 	// told is what was logged of devices that wait for their owner.
 	told map[string]string
 	// asked tells that kubelet has said who uses what, and silence is why it does
@@ -102,21 +98,20 @@ func New(ctx context.Context, options Options) (*Plugin, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	p := &Plugin{
-		options:  options,
-		store:    store,
-		metrics:  m,
-		specs:    newSpecs(options.CDIDir, options.DriverName),
-		infos:    newInfos(options.DeviceInfoDir),
-		started:  time.Now(),
-		settling: map[string]time.Time{},
-		told:     map[string]string{},
-		found:    map[string]device.Inventory{},
-		states:   map[string]state{},
-		prepared: map[string]preparation{},
-		updated:  make(chan struct{}),
-		news:     make(chan struct{}, 1),
-		due:      make(chan struct{}, 1),
-		lacking:  make(chan struct{}, 1),
+		options:    options,
+		store:      store,
+		metrics:    m,
+		specs:      newSpecs(options.CDIDir, options.DriverName),
+		infos:      newInfos(options.DeviceInfoDir),
+		clearSince: map[string]time.Time{},
+		told:       map[string]string{},
+		found:      map[string]device.Inventory{},
+		states:     map[string]state{},
+		prepared:   map[string]preparation{},
+		updated:    make(chan struct{}),
+		news:       make(chan struct{}, 1),
+		due:        make(chan struct{}, 1),
+		lacking:    make(chan struct{}, 1),
 	}
 	if err := p.readHeld(); err != nil {
 		return nil, errors.Join(err, store.Close())
