@@ -168,12 +168,13 @@ func (p *Plugin) stateOf(ctx context.Context, i *item, turn bool) (_ state, is b
 		delete(p.prepared, i.id)
 		return state{problem: p.reasons[i.id]}, i.wanted
 	}
-	p.tell(ctx, i, "")
 	s := state{held: true}
 	if err := p.ensurePrepared(ctx, i, turn); err != nil {
 		s.problem = err.Error()
+		p.tell(ctx, i, s.problem)
 		return s, true
 	}
+	p.tell(ctx, i, "")
 	s.problem = complaint(p.problems(i))
 	if h, ok := p.knownOtherwise(i); ok {
 		s.problem = (&formerError{i, h}).Error()
