@@ -1,67 +1,20 @@
 package kernel
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/internal/netnstest"
 )
-
-// newNetns makes a network namespace that ends with the test.
-func newNetns(t *testing.T) *os.File {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("making network namespaces needs root")
-	}
-	type result struct {
-		file *os.File
-		err  error
-	}
-	done := make(chan result)
-	go func() {
-		file, err := unshared()
-		done <- result{file, err}
-	}()
-	made := <-done
-	if made.err != nil {
-		t.Fatal(made.err)
-	}
-	t.Cleanup(func() { _ = made.file.Close() })
-	return made.file
-}
-
-// unshared makes a network namespace. The thread goes back to its own one, for
-// the first thread of a program never ends and would keep the new one.
-func unshared() (*os.File, error) {
-	runtime.LockOSThread()
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return nil, err
-	}
-	defer own.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("make a network namespace: %w", err)
-	}
-	file, err := os.Open("/proc/thread-self/ns/net")
-	if err := errors.Join(err, unix.Setns(int(own.Fd()), unix.CLONE_NEWNET)); err != nil {
-		return nil, err
-	}
-	runtime.UnlockOSThread()
-	return file, nil
-}
-
-func pathOf(netns *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", netns.Fd()) }
 
 // newKernel returns the kernel with an empty network namespace as the host's.
 func newKernel(t *testing.T) (*Netlink, *os.File) {
 	t.Helper()
-	netns := newNetns(t)
-	k, err := New(pathOf(netns))
+	netns := netnstest.New(t)
+	k, err := New(netnstest.Path(netns))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +28,7 @@ func newKernel(t *testing.T) (*Netlink, *os.File) {
 
 func openNamespace(t *testing.T, k *Netlink) (Namespace, *os.File) {
 	t.Helper()
-	netns := newNetns(t)
+	netns := netnstest.New(t)
 	n, err := k.Open(netns)
 	if err != nil {
 		t.Fatal(err)

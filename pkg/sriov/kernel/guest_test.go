@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/utils/ptr"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/internal/netnstest"
 )
 
 // pf is an 82576 of the guest of test/vm, whose driver is igb.
@@ -147,7 +149,7 @@ func TestGuestAskDriver(t *testing.T) {
 // A VF is found in a pod, and comes back when the pod's namespace ends.
 func TestGuestMove(t *testing.T) {
 	k, vfs := guestVFs(t, 1)
-	netns := newNetns(t)
+	netns := netnstest.New(t)
 	pod, err := k.Open(netns)
 	must(t, err)
 	link := byDevice(t, k.Host(), vfs[0])

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 	"k8s.io/utils/ptr"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/sriov/internal/netnstest"
 )
 
 func TestLinks(t *testing.T) {
@@ -168,7 +170,7 @@ func TestSetVFIsRefused(t *testing.T) {
 
 func TestOpen(t *testing.T) {
 	k, netns := newKernel(t)
-	again, err := k.OpenPath(pathOf(netns))
+	again, err := k.OpenPath(netnstest.Path(netns))
 	must(t, err)
 	if again.ID() != k.Host().ID() {
 		t.Errorf("one namespace has the IDs %s and %s", again.ID(), k.Host().ID())
