@@ -2,10 +2,7 @@ package allocation
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +13,8 @@ import (
 	resourceinformers "k8s.io/client-go/informers/resource/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/apiclient"
 )
 
 const (
@@ -24,8 +23,8 @@ const (
 	// askForRules is after how long an API server that serves no DeviceTaintRules
 	// is asked again: it may have been upgraded since.
 	askForRules = 5 * time.Minute
-	// askFor bounds one question, firstAsk is the first pause after one that was
-	// not answered.
+	// askFor bounds a question, firstAsk is the first pause after one that was not
+	// answered.
 	askFor   = 5 * time.Second
 	firstAsk = time.Second
 	// jitter keeps the replicas from asking at the same time.
@@ -72,7 +71,7 @@ func (w *ruleWatch) run(ctx context.Context) {
 		}
 	}()
 	for pause := firstAsk; ctx.Err() == nil; {
-		served, err := w.served(ctx)
+		served, err := apiclient.Serves(ctx, w.Client, resourceapi.SchemeGroupVersion.WithResource(taintRules))
 		switch {
 		case err != nil:
 			w.tell(ctx, err)
@@ -102,21 +101,6 @@ func (w *ruleWatch) run(ctx context.Context) {
 		case <-w.recheck:
 		}
 	}
-}
-
-// served asks the API server whether it serves rules.
-func (w *ruleWatch) served(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	version := resourceapi.SchemeGroupVersion.String()
-	list, err := w.Client.Discovery().ServerResourcesForGroupVersionWithContext(ctx, version)
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("ask the API server whether it serves %s of %s: %w", taintRules, version, err)
-	}
-	return slices.ContainsFunc(list.APIResources, func(a metav1.APIResource) bool { return a.Name == taintRules }), nil
 }
 
 // watch begins to watch the rules, and returns what ends that and forgets them.
@@ -166,8 +150,8 @@ func (w *ruleWatch) drop(name string) {
 // all the time. What was known until then goes on to count.
 func (w *ruleWatch) failed(ctx context.Context, _ *toolscache.Reflector, err error) {
 	switch {
-	case apierrors.IsResourceExpired(err), apierrors.IsGone(err), errors.Is(err, io.EOF):
-		return // everyday life of a watch
+	case apiclient.WatchEnded(err):
+		return
 	case apierrors.IsNotFound(err):
 		select {
 		case w.recheck <- struct{}{}:

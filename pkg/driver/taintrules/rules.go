@@ -2,9 +2,7 @@ package taintrules
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/apiclient"
 )
 
 const (
@@ -30,8 +30,6 @@ const (
 	askAgain = time.Second
 	// jitter keeps the plugins of many nodes from asking at the same time.
 	jitter = 0.2
-	// askFor bounds a question.
-	askFor = 5 * time.Second
 )
 
 // Rules are the rules of the cluster as seen from one pool of devices.
@@ -68,7 +66,7 @@ func (r *Rules) Follow(ctx context.Context, changed func()) {
 		}
 	}()
 	for ctx.Err() == nil {
-		served, err := r.served(ctx)
+		served, err := apiclient.Serves(ctx, r.client, resourceapi.SchemeGroupVersion.WithResource(kind))
 		switch {
 		case err != nil: // nothing is known, so nothing changes
 			r.tell(ctx, err)
@@ -93,21 +91,6 @@ func (r *Rules) Follow(ctx context.Context, changed func()) {
 		case <-time.After(wait.Jitter(next, jitter)):
 		}
 	}
-}
-
-// served asks the API server whether it serves rules.
-func (r *Rules) served(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	version := resourceapi.SchemeGroupVersion.String()
-	list, err := r.client.Discovery().ServerResourcesForGroupVersionWithContext(ctx, version)
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("ask the API server whether it serves %s of %s: %w", kind, version, err)
-	}
-	return slices.ContainsFunc(list.APIResources, func(a metav1.APIResource) bool { return a.Name == kind }), nil
 }
 
 // watch begins to watch the rules, and returns what ends that and forgets them.
@@ -167,8 +150,8 @@ func (r *Rules) watch(ctx context.Context, changed func()) (stop func()) {
 // watchFailed is told why rules could not be listed or watched, which is tried
 // again all the time. What was known until then goes on to count.
 func (r *Rules) watchFailed(ctx context.Context, _ *cache.Reflector, err error) {
-	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || errors.Is(err, io.EOF) {
-		return // everyday life of a watch
+	if apiclient.WatchEnded(err) {
+		return
 	}
 	r.tell(ctx, fmt.Errorf("list and watch %s: %w", kind, err))
 	r.answered()
