@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"time"
-
-	"k8s.io/klog/v2"
 )
 
 // askAgain is when the API server is asked again about a device that it offers.
@@ -48,7 +46,6 @@ func (p *Plugin) acquire(ctx context.Context, published Published) {
 	}
 	if err != nil {
 		err = fmt.Errorf("ask the API server whether claims are still offered the device: %w", err)
-		klog.FromContext(ctx).Error(err, "Devices are not served yet, it is tried again")
 	}
 	p.stepping.Lock()
 	defer p.stepping.Unlock()

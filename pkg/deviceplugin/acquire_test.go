@@ -81,7 +81,7 @@ func TestKubeletDoesNotWaitForTheAPIServer(t *testing.T) {
 	before := n.start(gpus(0, 1), nil)
 	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy"})
 	before.stop()
-	n.silent = true
+	n.beSilent()
 	p := n.start(gpus(0, 1, 2), nil)
 	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Healthy", "GPU-2": "Unhealthy"})
 	if _, err := n.kubelet.allocate(gpuName, "GPU-0"); err != nil {

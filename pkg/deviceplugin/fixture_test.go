@@ -76,6 +76,13 @@ func (f *fakeFamily) Release(_ context.Context, g device.Grant) error {
 	return nil
 }
 
+// changed tells whether a device was prepared such that the family may change it.
+func (f *fakeFamily) changed(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.prepared[name]
+}
+
 func (f *fakeFamily) spoil(name string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,6 +185,13 @@ func (n *node) offer(things ...string) {
 	for _, thing := range things {
 		n.offered[thing] = true
 	}
+}
+
+// beSilent has the API server not answer any more.
+func (n *node) beSilent() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent = true
 }
 
 func (n *node) published(ctx context.Context) (map[string]bool, error) {

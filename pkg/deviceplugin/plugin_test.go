@@ -54,7 +54,7 @@ func TestKubeletGetsDevicesByCDI(t *testing.T) {
 			t.Errorf("the CDI spec does not say %s:\n%s", text, spec)
 		}
 	}
-	if n.gpus.prepared["gpu-5"] {
+	if n.gpus.changed("gpu-5") {
 		t.Error("the family was allowed to change the device")
 	}
 }
