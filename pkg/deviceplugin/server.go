@@ -171,14 +171,29 @@ type endpoint struct {
 	done chan struct{}
 }
 
-func (s *server) listen(ctx context.Context) (*endpoint, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", s.path())
-	if err != nil {
-		return nil, fmt.Errorf("listen to kubelet: %w", err)
+// bind makes the socket. A kubelet that starts removes all, and another instance
+// that starts those on which nobody listens (yet): then it is made again.
+func (s *server) bind(ctx context.Context) (net.Listener, socketID, error) {
+	for {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", s.path())
+		if err != nil {
+			return nil, socketID{}, fmt.Errorf("listen to kubelet: %w", err)
+		}
+		id, err := identify(s.path())
+		if err == nil {
+			return listener, id, nil
+		}
+		err = errors.Join(fmt.Errorf("look at the socket that was just made: %w", err), listener.Close())
+		if !errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+			return nil, socketID{}, err
+		}
 	}
-	id, err := identify(s.path())
+}
+
+func (s *server) listen(ctx context.Context) (*endpoint, error) {
+	listener, id, err := s.bind(ctx)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("look at the socket that was just made: %w", err), listener.Close())
+		return nil, err
 	}
 	streams, end := context.WithCancel(ctx)
 	e := &endpoint{path: s.path(), id: id, grpc: grpc.NewServer(), end: end, done: make(chan struct{})}
