@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -166,6 +168,31 @@ func TestMIGDevicesOfAnotherPlugin(t *testing.T) {
 	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
 	if got := len(p.items()); got != 1 {
 		t.Errorf("%d devices can be served, want 1", got)
+	}
+}
+
+// What another instance has given back last leaves no files behind either.
+func TestFilesGoWithTheLastDevice(t *testing.T) {
+	n := newNode(t)
+	before := n.start(gpus(0), nil)
+	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
+	before.stop()
+	n.kubelet.use("GPU-0", kubelet.Use{Pods: []string{"ns/pod"}})
+	p := n.open("gpu", gpus(0), forClaims)
+	t.Cleanup(func() { _ = p.store.Close() })
+	look(n, p)
+	spec := filepath.Join(n.dir, "cdi", "eks-hybrid-dra_deviceplugin-gpu.json")
+	if _, err := os.Stat(spec); err != nil {
+		t.Fatal(err)
+	}
+	n.kubelet.use("GPU-0", kubelet.Use{})
+	i := p.items()[0]
+	if err := n.store.Free(i.Occupies[0], i.holder()); err != nil {
+		t.Fatal(err)
+	}
+	look(n, p)
+	if _, err := os.Stat(spec); !os.IsNotExist(err) {
+		t.Errorf("the CDI spec is left: %v", err)
 	}
 }
 

@@ -34,6 +34,8 @@ type Plugin struct {
 	// not.
 	asked   bool
 	silence string
+	// written tells that the files for containers were those of the states.
+	written bool
 
 	mu    sync.Mutex
 	found map[string]device.Inventory
@@ -290,13 +292,13 @@ func (p *Plugin) looking() bool {
 	return len(p.found) < len(p.options.Families)
 }
 
-// idle tells that there is nothing to look after: all is for claims, and kubelet
-// has said that no pod has any of it. Another instance, which serves kubelet until
-// it ends, may still take a device for a moment.
+// idle tells that there is nothing to look after: all is for claims, kubelet has said
+// that no pod has any of it, and no file for containers is left. Another instance,
+// which serves kubelet until it ends, may still take a device for a moment.
 func (p *Plugin) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.asked && len(p.options.Kinds) == 0 && len(p.held) == 0
+	return p.asked && p.written && len(p.options.Kinds) == 0 && len(p.held) == 0 && len(p.states) == 0
 }
 
 func (p *Plugin) items() items {

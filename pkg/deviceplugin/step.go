@@ -142,7 +142,9 @@ func (p *Plugin) update(ctx context.Context) {
 			states[i.id] = s
 		}
 	}
-	if err := p.writeFiles(ctx); err != nil {
+	err := p.writeFiles(ctx)
+	p.written = err == nil
+	if err != nil {
 		klog.FromContext(ctx).Error(err, "Containers may not find what they need for their devices, it is tried again")
 		for id, s := range states {
 			s.problem = err.Error()
