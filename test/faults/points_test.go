@@ -28,7 +28,7 @@ var changes = map[string][]string{
 
 // stateFolders have the code that keeps what outlives the process.
 func stateFolders() []string {
-	return []string{"pkg/driver", "pkg/driver/claimstore", "pkg/driver/cdifiles", "pkg/driver/metadatafiles"}
+	return []string{"pkg/driver", "pkg/driver/claimstore", "pkg/driver/cdifiles", "pkg/driver/metadatafiles", "pkg/deviceplugin"}
 }
 
 // parsePackage returns the functions of a package's files, tests left out.
@@ -107,7 +107,7 @@ func TestEveryChangeCanBeFollowedByAFault(t *testing.T) {
 	t.Parallel()
 	files := token.NewFileSet()
 	seen := map[string]bool{}
-	for _, f := range parsePackage(t, files, "pkg/driver") {
+	for _, f := range append(parsePackage(t, files, "pkg/driver"), parsePackage(t, files, "pkg/deviceplugin")...) {
 		ast.Inspect(f, func(node ast.Node) bool {
 			call, ok := node.(*ast.CallExpr)
 			if !ok {
@@ -183,7 +183,7 @@ func TestEveryStepIsAPlace(t *testing.T) {
 	}
 	for name := range constants {
 		if !used[name] {
-			t.Errorf("no faultpoint.At(faultpoint.%s) in pkg/driver", name)
+			t.Errorf("no faultpoint.At(faultpoint.%s) in %s", name, stateFolders())
 		}
 	}
 }
@@ -192,7 +192,7 @@ func TestEveryStepIsAPlace(t *testing.T) {
 func stepConstants(t *testing.T) map[string]string {
 	t.Helper()
 	constants := map[string]string{}
-	for _, name := range []string{"steps.go", "attach_steps.go"} {
+	for _, name := range []string{"steps.go", "attach_steps.go", "deviceplugin_steps.go"} {
 		path := filepath.Join(bed.root, "internal", "faultpoint", name)
 		parsed, err := parser.ParseFile(token.NewFileSet(), path, mustRead(t, path), parser.SkipObjectResolution)
 		if err != nil {
@@ -214,7 +214,7 @@ func stepConstants(t *testing.T) map[string]string {
 
 func sortedSteps() []string {
 	var all []string
-	for _, step := range slices.Concat(faultpoint.Steps(), faultpoint.AttachSteps()) {
+	for _, step := range slices.Concat(faultpoint.Steps(), faultpoint.AttachSteps(), faultpoint.DevicePluginSteps()) {
 		all = append(all, string(step))
 	}
 	slices.Sort(all)
