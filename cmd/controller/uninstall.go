@@ -125,6 +125,7 @@ func uninstallAll(ctx context.Context, o *uninstallOptions, out io.Writer) error
 		Namespace:       o.namespace,
 		Plugin:          o.plugin,
 		PluginContainer: o.pluginContainer,
+		Resources:       o.resources,
 		Controller:      o.controller,
 		Lease:           lease,
 		PlanLabel:       plans,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,8 +94,8 @@ func (d *Driver) nothingReserved() error {
 	if err != nil {
 		return err
 	}
-	for _, h := range holdings {
-		if h.DevicePlugin != nil {
+	for _, thing := range slices.Sorted(maps.Keys(holdings)) { // the same one as long as it is held
+		if h := holdings[thing]; h.DevicePlugin != nil {
 			return fmt.Errorf("device %q is held by %s: delete the pods that use it", h.Device.Device, h.Holder())
 		}
 	}
