@@ -82,13 +82,13 @@ func (s *status) tellOnce(ctx context.Context, version string) {
 }
 
 // Offered returns the physical things of the devices that the API offers to claims
-// now.
+// now. It is nil where the API server has no ResourceSlices, so that nothing ever was.
 func (d *Driver) Offered(ctx context.Context) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
 	all, err := d.publishedSlices(ctx)
 	if apierrors.IsNotFound(err) {
-		return nil, nil // an API server without ResourceSlices
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
