@@ -18,6 +18,8 @@ SOAK_MINUTES ?= 15
 RACE_MINUTES ?= 10
 # On which versions of Kubernetes "make test-versions" tries the driver.
 VERSIONS ?= 1.36.3 1.35.4
+# The same for versions that have no claims.
+OLD_VERSIONS ?= 1.33.13 1.30.14
 # What "make bench" measures: prepare, attach, pairs or controller.
 BENCH ?= prepare
 # With 1, "make test-privileges" also takes each right away.
@@ -81,7 +83,7 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(chart(/.*)?|controller|e2e|faults|guest|monitoring|privileges)$$')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(chart(/.*)?|controller|e2e|faults|guest|monitoring|noclaims|privileges)$$')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
 
 .PHONY: test-monitoring
@@ -132,13 +134,18 @@ soak: cluster image workload ## Cut the node off for SOAK_MINUTES, kill the plug
 		-run 'TestNoDeviceIsGivenTwiceByTwoAllocators' $(TESTARGS) ./test/controller/...
 
 .PHONY: test-versions
-test-versions: cluster image workload ## Run an example, pull a cable, and allocate with the controller on other VERSIONS of Kubernetes; building each takes long at first.
+test-versions: cluster image workload helm ## Run examples, pull a cable, and allocate with the controller on other VERSIONS of Kubernetes, and extended resources on OLD_VERSIONS, too; building each takes long at first.
 	@for version in $(VERSIONS); do \
 		$(step) "test cluster: Kubernetes $$version" $(cluster_bin) build --kubernetes-version v$$version; \
 		$(step) "a GPU and a VF on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
-			go test -count=1 -timeout 15m -v -run 'TestEachExampleDoesWhatItSays/^one-gpu|TestAVFWhosePortHasNoLink|TestTheNodeRunsTheVersion' $(TESTARGS) ./test/e2e/...; \
+			go test -count=1 -timeout 15m -v -run 'TestEachExampleDoesWhatItSays/^one-gpu|TestAVFWhosePortHasNoLink|TestGPUsAsExtendedResources|TestVFsAsExtendedResources|TestTheNodeRunsTheVersion' $(TESTARGS) ./test/e2e/...; \
 		$(step) "the controller on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
 			go test -race -count=1 -timeout 15m -v -run 'TestAClaimIsAllocatedAtOnce|TestAGangOf16|TestKubeSchedulerTakes|TestTheControllerWrites|TestExamplesOf|TestAnAPIServerThatKeepsNo' $(TESTARGS) ./test/controller/...; \
+	done
+	@for version in $(OLD_VERSIONS); do \
+		$(step) "test cluster: Kubernetes $$version" $(cluster_bin) build --kubernetes-version v$$version; \
+		$(step) "extended resources on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
+			go test -count=1 -timeout 15m -v $(TESTARGS) ./test/noclaims/...; \
 	done
 
 .PHONY: fuzz

@@ -28,7 +28,7 @@ func main() {
 		"kube-apiserver":          apiserver.NewAPIServerCommand,
 		"kube-controller-manager": controllermanager.NewControllerManagerCommand,
 		"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-		"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
+		"kubelet":                 func() *cobra.Command { return newCommand(kubelet.NewKubeletCommand) },
 		"kubectl":                 cmd.NewDefaultKubectlCommand,
 	}
 	name := filepath.Base(os.Args[0])
@@ -38,4 +38,13 @@ func main() {
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(program()))
+}
+
+// newCommand calls what makes a command. That of kubelet takes no context in
+// Kubernetes 1.33 and before.
+func newCommand(function any) *cobra.Command {
+	if f, ok := function.(func() *cobra.Command); ok {
+		return f()
+	}
+	return function.(func(context.Context) *cobra.Command)(context.Background())
 }
