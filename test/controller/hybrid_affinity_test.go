@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/api/v1alpha1"
@@ -157,12 +158,16 @@ func TestHybridOwnerAppliesAgain(t *testing.T) {
 	}
 	h.event("cni", "CNIAffinityReverted", "probably by owner")
 	h.metric(metrics, "eks_hybrid_dra_cni_affinity_kept", 1, "name=cni")
-	// The owner changes a term and keeps ours: that is what he gets back.
-	changed := h.get(h.name, "cni")
-	changed.Spec.Template.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms = []corev1.NodeSelectorTerm{
-		term("half In a", onHybrid), term("@"+h.nodes[2], onHybrid),
-	}
-	if _, err := cluster.Client.AppsV1().DaemonSets(h.name).Update(h.ctx, changed, metav1.UpdateOptions{FieldManager: "owner"}); err != nil {
+	// The owner changes a term and keeps ours: that is what he gets back. The status
+	// of the DaemonSet may be written at any moment.
+	if err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		changed := h.get(h.name, "cni")
+		changed.Spec.Template.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms = []corev1.NodeSelectorTerm{
+			term("half In a", onHybrid), term("@"+h.nodes[2], onHybrid),
+		}
+		_, err := cluster.Client.AppsV1().DaemonSets(h.name).Update(h.ctx, changed, metav1.UpdateOptions{FieldManager: "owner"})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	h.eventually("the new original is noted", func() (bool, string) {
