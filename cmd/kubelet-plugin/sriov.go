@@ -61,6 +61,7 @@ func (o *options) sriovFamily(ctx context.Context, n node, machine *simulation) 
 	}
 	if machine != nil && machine.whole {
 		settings.DevRoot = filepath.Join(machine.driverRoot, "dev")
+		settings.HostDevRoot = settings.DevRoot
 		if settings.Kernel, err = o.simulatedKernel(ctx, n, machine, host); err != nil {
 			return nil, fmt.Errorf("--simulate %s: %w", o.simulate, err)
 		}

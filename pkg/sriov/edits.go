@@ -145,10 +145,14 @@ func (f *Family) node(ctx context.Context, name string, wait time.Duration) (*cd
 		err := unix.Stat(path, &stat)
 		switch {
 		case err == nil && stat.Mode&unix.S_IFMT == unix.S_IFCHR:
-			return &cdispec.DeviceNode{
+			found := &cdispec.DeviceNode{
 				Path: filepath.Join("/dev", name), Type: "c", Permissions: "rw",
 				Major: int64(unix.Major(stat.Rdev)), Minor: int64(unix.Minor(stat.Rdev)),
-			}, nil
+			}
+			if f.opts.HostDevRoot != "" { // for who does look for it
+				found.HostPath = filepath.Join(f.opts.HostDevRoot, name)
+			}
+			return found, nil
 		case err == nil:
 			return nil, fmt.Errorf("/dev/%s on the host is no character device", name)
 		case !errors.Is(err, fs.ErrNotExist):

@@ -19,6 +19,9 @@ type Options struct {
 	SysfsRoot string
 	// DevRoot is the host's /dev as this process sees it: "/dev" if empty.
 	DevRoot string
+	// HostDevRoot is the same folder as the host sees it, where that is not
+	// "/dev", as of a simulated machine.
+	HostDevRoot string
 	// HostRoot is where this process sees the host's "/": "/" if empty. The
 	// paths of network namespaces that the container runtime tells are below
 	// it.
