@@ -2,6 +2,8 @@ package deviceplugin
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -64,6 +66,21 @@ func TestWhatKubeletKeepsMeansTheSameGPU(t *testing.T) {
 				t.Errorf("the container gets %q, want %q", got, test.node)
 			}
 		})
+	}
+}
+
+// What was found out about a GPU in its former place is not handed out.
+func TestGPUsThatChangePlacesMeanwhile(t *testing.T) {
+	n := newNode(t)
+	p := n.open("gpu", gpus(0, 1), nil)
+	t.Cleanup(func() { _ = p.store.Close() })
+	look(n, p)
+	p.Found(t.Context(), "gpu", swapped(), nil)
+	if err := p.writeFiles(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(n.dir, "cdi", "eks-hybrid-dra_deviceplugin-gpu.json")); !os.IsNotExist(err) {
+		t.Errorf("there is a CDI spec: %v\n%s", err, n.file("cdi", "eks-hybrid-dra_deviceplugin-gpu.json"))
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
 )
@@ -75,8 +77,10 @@ type state struct {
 // preparation is what a family said that containers need for a device, or why that
 // cannot be told.
 type preparation struct {
-	edits device.Edits
-	err   error
+	// holder tells where the device was then.
+	holder types.UID
+	edits  device.Edits
+	err    error
 	// look and number are the last look, and how often families had been asked,
 	// when it was asked.
 	look, number int

@@ -18,7 +18,7 @@ const filesLock types.UID = holderPrefix + "files"
 func (p *Plugin) prepare(ctx context.Context, i *item) error {
 	p.mu.Lock()
 	p.asks++
-	now := preparation{number: p.asks, look: p.looks}
+	now := preparation{holder: i.holder(), number: p.asks, look: p.looks}
 	p.mu.Unlock()
 	now.edits, now.err = i.family.Prepare(ctx, i.grant())
 	if now.err == nil {
@@ -65,7 +65,7 @@ func (p *Plugin) content() (held items, edits map[string]device.Edits, missing [
 	defer p.mu.Unlock()
 	edits = map[string]device.Edits{}
 	for _, i := range p.all {
-		if s, ok := p.prepared[i.id]; ok && s.err == nil && p.hasAll(i) {
+		if s := p.prepared[i.id]; s.holder == i.holder() && s.err == nil && p.hasAll(i) {
 			held, edits[i.id] = append(held, i), s.edits
 		}
 	}
