@@ -169,7 +169,9 @@ func TestVFsAsExtendedResources(t *testing.T) {
 	s := newSpace(t, nil)
 	s.needDevicePlugin()
 	s.admin()
-	s.configure(fmt.Sprintf(`devicePlugin:
+	nodes := deviceNodes(t)
+	configure := s.configurable()
+	configure(fmt.Sprintf(`devicePlugin:
   kinds: [vf]
   settle: 1s
   vfResources:
@@ -207,6 +209,7 @@ func TestVFsAsExtendedResources(t *testing.T) {
 	s.waitAllocatable(vfResource, vfsPerNode-vfsPerNode/8, vfsPerNode)
 	s.exec("admin", "ip", "link", "set", port+"p", "up")
 	s.waitAllocatable(vfResource, vfsPerNode, vfsPerNode)
+	s.withoutCDI(configure, nodes)
 	wantUndisturbed(t, before, s.wait("two", harness.Running()))
 }
 
