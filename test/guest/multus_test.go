@@ -152,7 +152,8 @@ func (s *space) installMultus() {
 			s.t.Error(err)
 		}
 	})
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	// A run that was cut off may have left it in a guest that was kept.
+	if err := errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755)); err != nil {
 		s.t.Fatal(err)
 	}
 	for _, name := range []string{plugins.Multus, plugins.SRIOV} {
