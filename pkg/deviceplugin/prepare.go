@@ -3,6 +3,7 @@ package deviceplugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -77,9 +78,18 @@ func (p *Plugin) content() (held items, edits map[string]device.Edits, missing [
 	return held, edits, missing
 }
 
-// editsOf returns what containers need for a device by what its family said last.
-func (p *Plugin) editsOf(i *item) device.Edits {
+// editsOf returns what containers need for a device by what its family said last,
+// which may be another answer than that to who asks here. It returns an error if
+// that was said of another place, or if the family could not tell.
+func (p *Plugin) editsOf(i *item) (device.Edits, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.prepared[i.id].edits
+	last, known := p.prepared[i.id]
+	if !known || last.holder != i.holder() {
+		return device.Edits{}, fmt.Errorf("device %q is not where it was a moment ago: delete the pod, so that it is given a device anew", i.Name)
+	}
+	if last.err != nil {
+		return device.Edits{}, fmt.Errorf("device %q: %w", i.Name, last.err)
+	}
+	return last.edits, nil
 }

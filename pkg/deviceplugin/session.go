@@ -138,8 +138,14 @@ func (s *session) allocate(ctx context.Context, ids []string) (*api.ContainerAll
 	}
 	answer := &api.ContainerAllocateResponse{Envs: map[string]string{}}
 	for _, i := range given {
+		// Since it was prepared here somebody else may have found that it cannot be:
+		// it is then not in the files either.
+		edits, err := s.plugin.editsOf(i)
+		if err != nil {
+			return nil, err
+		}
 		if s.plugin.options.EnvVar {
-			fromEdits(answer, s.plugin.editsOf(i))
+			fromEdits(answer, edits)
 			continue
 		}
 		answer.CdiDevices = append(answer.CdiDevices, &api.CDIDevice{Name: s.plugin.specs.name(i)})
