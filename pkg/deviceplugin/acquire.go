@@ -2,7 +2,6 @@ package deviceplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -73,31 +72,52 @@ func (p *Plugin) acquire(ctx context.Context, published Published) {
 
 // acquireOne takes a device, or says why that must wait.
 func (p *Plugin) acquireOne(ctx context.Context, i *item, offered map[string]bool) error {
-	if wait := p.settles(i, offered); wait > 0 {
-		time.AfterFunc(wait, func() { signal(p.due) })
-		return errors.New("claims may have been offered it a moment ago")
+	if err := p.settles(i, offered); err != nil {
+		time.AfterFunc(err.again, func() { signal(p.due) })
+		return err
 	}
 	return p.take(ctx, i)
 }
 
-// settles returns for how long a device is to be left alone, so that claims that
-// were allocated it are prepared. It counts from the first answer by which the device
-// was not offered: what was offered before, and to whom, nobody knows after a start,
-// nor while the node was cut off.
-func (p *Plugin) settles(i *item, offered map[string]bool) time.Duration {
-	if offered == nil {
-		return 0 // no device ever was
+// settlingError says that a device is left alone, so that claims that were allocated
+// it are prepared. Its text stays the same until there is other news.
+type settlingError struct {
+	// until is zero while the device is still offered to claims.
+	until  time.Time
+	settle time.Duration
+	again  time.Duration
+}
+
+func (e *settlingError) Error() string {
+	if e.until.IsZero() {
+		return fmt.Sprintf("claims are still offered it by a ResourceSlice: it is served %s (devicePlugin.settle) after that has ended", e.settle)
 	}
-	now, wait := time.Now(), time.Duration(0)
+	return fmt.Sprintf("claims may have been offered it a moment ago: it is served from %s on, after %s (devicePlugin.settle)", e.until.UTC().Format(time.RFC3339), e.settle)
+}
+
+// settles returns an error as long as a device is to be left alone. That counts from
+// the first answer by which the device was not offered: what was offered before, and
+// to whom, nobody knows after a start, nor while the node was cut off.
+func (p *Plugin) settles(i *item, offered map[string]bool) *settlingError {
+	if offered == nil {
+		return nil // no device ever was
+	}
+	now := time.Now()
+	until := now
 	for _, thing := range i.Occupies {
 		if offered[thing] {
 			delete(p.clearSince, thing)
-			return askAgain
+			return &settlingError{settle: p.options.Settle, again: askAgain}
 		}
 		if _, known := p.clearSince[thing]; !known {
 			p.clearSince[thing] = now
 		}
-		wait = max(wait, p.options.Settle-now.Sub(p.clearSince[thing]))
+		if ends := p.clearSince[thing].Add(p.options.Settle); ends.After(until) {
+			until = ends
+		}
 	}
-	return wait
+	if wait := until.Sub(now); wait > 0 {
+		return &settlingError{until: until, settle: p.options.Settle, again: wait}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func TestDevicesSettleAfterAStart(t *testing.T) {
 	eventually(t, "known why", func() error {
 		after.mu.Lock()
 		defer after.mu.Unlock()
-		if reason := after.states["GPU-1"].problem; reason != "claims may have been offered it a moment ago" {
+		if reason := after.states["GPU-1"].problem; !strings.Contains(reason, "claims may have been offered it a moment ago: it is served from 20") || !strings.Contains(reason, "after 1h0m0s (devicePlugin.settle)") {
 			return fmt.Errorf("the reason is %q", reason)
 		}
 		return nil

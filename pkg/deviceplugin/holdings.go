@@ -1,6 +1,7 @@
 package deviceplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ type heldError struct {
 }
 
 func (e *heldError) Error() string {
-	return fmt.Sprintf("device %q belongs to %s, and comes to the device plugin when that has given it back", e.device, e.holder.Holder())
+	return fmt.Sprintf("device %q belongs to %s, and comes to the device plugin when that has given it back: delete the pod that has it, or wait; a pod that was refused it must be deleted", e.device, e.holder.Holder())
 }
 
 // readHeld reads from disk what the device plugin holds: another instance may
@@ -213,7 +214,7 @@ func (p *Plugin) stamp(ctx context.Context, i *item) error {
 		}
 		if h == nil || h.DevicePlugin == nil || h.Claim.UID != i.holder() {
 			if h == nil {
-				return fmt.Errorf("device %q is on its way to claims, by the configuration: delete the pod, so that it is scheduled again", i.Name)
+				return p.notHeld(i, thing)
 			}
 			return &heldError{i.Name, *h}
 		}
@@ -229,4 +230,17 @@ func (p *Plugin) stamp(ctx context.Context, i *item) error {
 		p.mu.Unlock()
 	}
 	return faultpoint.At(faultpoint.DevicePluginGiven)
+}
+
+// notHeld says why nobody has a device that kubelet asks for: kubelet may ask
+// before it has heard of what has changed.
+func (p *Plugin) notHeld(i *item, thing string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// Another instance, which has another configuration, gave it back a moment ago.
+	if _, had := p.held[thing]; had {
+		return fmt.Errorf("device %q is on its way to claims, by the configuration: delete the pod, so that it is scheduled again", i.Name)
+	}
+	reason := cmp.Or(p.reasons[i.id], "the API server has not said yet whether claims are offered it")
+	return fmt.Errorf("device %q is not served by the device plugin yet: %s; delete the pod, so that it is scheduled again", i.Name, reason)
 }

@@ -15,7 +15,8 @@ const (
 const (
 	stateHealthy   = "healthy"
 	stateUnhealthy = "unhealthy"
-	// stateWaiting is a device that a claim has not given back.
+	// stateWaiting is a device that is to be served here and is not held yet: a claim
+	// has it, it settles, or the API server does not answer.
 	stateWaiting = "waiting"
 	// stateDraining is a device that is for claims, and that a pod has not given
 	// back.
@@ -33,7 +34,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		devices: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "devices",
-			Help: "Devices of the device plugin by resource and state: healthy, unhealthy, waiting for a claim to give them back, or draining: for claims, and not given back by a pod yet.",
+			Help: "Devices of the device plugin by resource and state: healthy, unhealthy, waiting (for a claim to give them back, to settle, or for the API server), or draining: for claims, and not given back by a pod yet.",
 		}, []string{"resource", "state"}),
 		allocations: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: metricsNamespace, Subsystem: metricsSubsystem, Name: "allocations_total",

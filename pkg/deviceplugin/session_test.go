@@ -40,7 +40,7 @@ func TestNoContainerIsGivenADeviceThatFailsMeanwhile(t *testing.T) {
 					n.t.Error(err)
 				}
 			}, `device "gpu-0" is not where it was a moment ago: delete the pod`},
-			"it is not held any more": {func(n *node, p *Plugin) {
+			"it is not held any more": {func(_ *node, p *Plugin) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				delete(p.prepared, "GPU-0")
