@@ -125,24 +125,24 @@ func (f *Family) nameBack(ctx context.Context, fn function, j *vfstate.Journal, 
 				return err
 			}
 		}
-		if links, err = f.awaitName(ctx, want, fn); err != nil {
+		if err := f.awaitName(ctx, want, fn); err != nil {
 			return err
 		}
-	}
-	if nameTaken(want, fn.address, links) {
-		klog.FromContext(ctx).Info("Another interface has taken the VF's name meanwhile, it gets another one", "device", fn.address, "name", want, "newName", apart)
-		want = apart
 	}
 	if link.Name == want {
 		return nil
 	}
-	if err := f.rename(host, link, want); err != nil {
-		if !errors.Is(err, syscall.EEXIST) || want == apart {
-			return err
-		}
-		return f.rename(host, link, apart)
+	// Only the kernel knows whether the name is free now: the VF that had it may
+	// have given it back since the interfaces were listed.
+	err = f.rename(host, link, want)
+	if !errors.Is(err, syscall.EEXIST) || want == apart {
+		return err
 	}
-	return nil
+	klog.FromContext(ctx).Info("Another interface has taken the VF's name meanwhile, it gets another one", "device", fn.address, "name", want, "newName", apart)
+	if link.Name == apart {
+		return nil
+	}
+	return f.rename(host, link, apart)
 }
 
 // nameIsLent tells whether the interface of another VF has the name in passing.
@@ -163,22 +163,22 @@ func (f *Family) nameIsLent(name string, fn function, links []kernel.Link) bool 
 	return false
 }
 
-// awaitName waits until a name that is lent is free, and returns the host's
-// interfaces. It may not be free in the end.
-func (f *Family) awaitName(ctx context.Context, name string, fn function) ([]kernel.Link, error) {
+// awaitName waits until a name that is lent is free. It may not be free in the
+// end.
+func (f *Family) awaitName(ctx context.Context, name string, fn function) error {
 	ctx, cancel := context.WithTimeout(ctx, f.opts.ReturnWait)
 	defer cancel()
 	for {
 		links, err := f.kernel.Host().Links()
 		if err != nil {
-			return nil, fmt.Errorf("list the host's network interfaces: %w", err)
+			return fmt.Errorf("list the host's network interfaces: %w", err)
 		}
 		if !f.nameIsLent(name, fn, links) {
-			return links, nil
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return links, nil
+			return nil
 		case <-time.After(returnPoll):
 		}
 	}
