@@ -102,12 +102,24 @@ func (k *fakeKubelet) stop() {
 }
 
 // Register calls back, as kubelet does.
-func (k *fakeKubelet) Register(_ context.Context, request *api.RegisterRequest) (*api.Empty, error) {
+func (k *fakeKubelet) Register(ctx context.Context, request *api.RegisterRequest) (*api.Empty, error) {
 	conn, err := grpc.NewClient("unix://"+filepath.Join(k.dir, request.GetEndpoint()), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
-	stream, err := api.NewDevicePluginClient(conn).ListAndWatch(context.Background(), &api.Empty{})
+	client := api.NewDevicePluginClient(conn)
+	options, err := client.GetDevicePluginOptions(ctx, &api.Empty{})
+	if err != nil {
+		return nil, err
+	}
+	// Kubelet asks (PluginConnected in pkg/kubelet/cm/devicemanager/manager.go), but
+	// the API has both.
+	for from, o := range map[string]*api.DevicePluginOptions{"the registration": request.GetOptions(), "GetDevicePluginOptions": options} {
+		if !o.GetGetPreferredAllocationAvailable() || o.GetPreStartRequired() {
+			k.t.Errorf("options by %s: %v; want that kubelet asks which devices are preferred, and nothing before containers start", from, o)
+		}
+	}
+	stream, err := client.ListAndWatch(context.Background(), &api.Empty{})
 	if err != nil {
 		return nil, err
 	}

@@ -62,8 +62,9 @@ func (f *fakeFamily) Prepare(_ context.Context, g device.Grant) (device.Edits, e
 	f.prepared[g.Device] = !g.AdminAccess
 	return device.Edits{
 		Common: &cdispec.ContainerEdits{
-			Env:    []string{"NVIDIA_VISIBLE_DEVICES=void"},
-			Mounts: []*cdispec.Mount{{HostPath: "/usr/bin/nvidia-smi", ContainerPath: "/usr/bin/nvidia-smi", Options: []string{"ro", "bind"}}},
+			Env:         []string{"NVIDIA_VISIBLE_DEVICES=void"},
+			DeviceNodes: []*cdispec.DeviceNode{{Path: "/dev/nvidiactl", HostPath: "/driver/dev/nvidiactl", Permissions: "rwm"}},
+			Mounts:      []*cdispec.Mount{{HostPath: "/usr/bin/nvidia-smi", ContainerPath: "/usr/bin/nvidia-smi", Options: []string{"ro", "bind"}}},
 		},
 		Device: &cdispec.ContainerEdits{DeviceNodes: []*cdispec.DeviceNode{{Path: "/dev/" + g.Device}}},
 	}, nil

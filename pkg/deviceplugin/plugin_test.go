@@ -72,7 +72,8 @@ func TestKubeletGetsDevicesByVariablesNodesAndMounts(t *testing.T) {
 	}
 	want := &api.ContainerAllocateResponse{
 		Envs: map[string]string{"NVIDIA_VISIBLE_DEVICES": "GPU-0,GPU-1"},
-		Devices: []*api.DeviceSpec{
+		Devices: []*api.DeviceSpec{ // what both need is there once
+			{ContainerPath: "/dev/nvidiactl", HostPath: "/driver/dev/nvidiactl", Permissions: "rwm"},
 			{ContainerPath: "/dev/gpu-1", HostPath: "/dev/gpu-1", Permissions: "rw"},
 			{ContainerPath: "/dev/gpu-0", HostPath: "/dev/gpu-0", Permissions: "rw"},
 		},

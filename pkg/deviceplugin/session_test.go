@@ -2,9 +2,12 @@ package deviceplugin
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 )
 
 // sessionOf is what answers kubelet of a plugin that does not run.
@@ -65,5 +68,35 @@ func TestNoContainerIsGivenADeviceThatFailsMeanwhile(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkGetPreferredAllocation is of the whole answer, since kubelet waits for
+// it while it admits a pod.
+func BenchmarkGetPreferredAllocation(b *testing.B) {
+	for _, count := range []int{8, 128} {
+		var numbers []int
+		for n := range count {
+			numbers = append(numbers, n)
+		}
+		family := &fakeFamily{name: "gpu"}
+		p := &Plugin{
+			options: Options{Families: []Family{family}, Kinds: []device.Kind{device.KindGPU}, Resources: []Resource{{Name: gpuName, Kind: device.KindGPU}}},
+			found:   map[string]device.Inventory{"gpu": gpus(numbers...)},
+		}
+		p.all = p.list()
+		s := &session{server: &server{plugin: p, resource: &p.options.Resources[0]}}
+		request := &api.ContainerPreferredAllocationRequest{AllocationSize: 8}
+		for _, i := range p.all {
+			request.AvailableDeviceIDs = append(request.AvailableDeviceIDs, i.id)
+		}
+		b.Run(fmt.Sprintf("8 of %d", count), func(b *testing.B) {
+			for b.Loop() {
+				answer, err := s.GetPreferredAllocation(b.Context(), &api.PreferredAllocationRequest{ContainerRequests: []*api.ContainerPreferredAllocationRequest{request}})
+				if err != nil || len(answer.GetContainerResponses()[0].GetDeviceIDs()) != 8 {
+					b.Fatal(answer, err)
+				}
+			}
+		})
 	}
 }
