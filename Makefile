@@ -83,7 +83,7 @@ lint: ## Check style, common mistakes and the floors of the design.
 
 .PHONY: unit
 unit: deps-build ## Run the unit tests with the race detector.
-	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(chart(/.*)?|controller|e2e|faults|guest|monitoring|noclaims|privileges)$$')
+	@$(step) "unit tests" go test -race -timeout 15m $(TESTARGS) $$(go list ./... | grep -Ev '/test/(chart(/.*)?|controller|e2e|faults|guest|monitoring|privileges)$$')
 	@$(step) "unit tests of test/cluster" go test -C test/cluster -race -short -timeout 15m $(TESTARGS) ./...
 
 .PHONY: test-monitoring
@@ -145,7 +145,7 @@ test-versions: cluster image workload helm ## Run examples, pull a cable, and al
 	@for version in $(OLD_VERSIONS); do \
 		$(step) "test cluster: Kubernetes $$version" $(cluster_bin) build --kubernetes-version v$$version; \
 		$(step) "extended resources on Kubernetes $$version" env $(on_cluster) E2E_CLUSTER=versions E2E_KEEP= E2E_KUBERNETES_VERSION=v$$version \
-			go test -count=1 -timeout 15m -v $(TESTARGS) ./test/noclaims/...; \
+			go test -count=1 -timeout 15m -v -run '^TestExtendedResources$$' $(TESTARGS) ./test/chart; \
 	done
 
 .PHONY: fuzz

@@ -28,6 +28,16 @@ func folders() []string {
 	}
 }
 
+// ofAllDevicePlugins are, less /var, what kubelet writes when the first device plugin
+// comes, whosever it is, and the folders that device plugins and Multus share:
+// others may have them mounted.
+func ofAllDevicePlugins() []string {
+	return []string{
+		"/lib/kubelet/device-plugins/kubelet_internal_checkpoint",
+		"/run/k8s.cni.cncf.io", "/run/k8s.cni.cncf.io/devinfo", "/run/k8s.cni.cncf.io/devinfo/dp",
+	}
+}
+
 // trace looks at everything.
 func (s *site) trace() (trace, error) {
 	var t trace
@@ -65,6 +75,9 @@ func (s *site) trace() (trace, error) {
 	// What belongs to running pods, whoever made them.
 	ofPods := []string{"/run/containerd/", "/run/netns/", "/run/cni-networks/", "/run/mount/"}
 	for _, file := range strings.Fields(files) {
+		if slices.Contains(ofAllDevicePlugins(), strings.TrimPrefix(file, "/var")) {
+			continue
+		}
 		if !slices.ContainsFunc(ofPods, func(folder string) bool { return strings.HasPrefix(strings.TrimPrefix(file, "/var"), folder) }) {
 			t.Node = append(t.Node, file)
 		}
