@@ -48,9 +48,17 @@ func (o *options) checkKinds(ctx context.Context, kinds []string, families []dri
 // resources returns what serves devices of the kinds as extended resources. Without
 // kinds it waits for those that pods have.
 func (o *options) resources(ctx context.Context, n node, config v1alpha1.DevicePluginConfig, kinds []device.Kind, families []driver.Family, registry prometheus.Registerer) (*deviceplugin.Plugin, error) {
+	options, err := o.resourceOptions(n, config, kinds, families, registry)
+	if err != nil {
+		return nil, err
+	}
+	return deviceplugin.New(ctx, options)
+}
+
+func (o *options) resourceOptions(n node, config v1alpha1.DevicePluginConfig, kinds []device.Kind, families []driver.Family, registry prometheus.Registerer) (deviceplugin.Options, error) {
 	settle, err := config.SettleTime()
 	if err != nil {
-		return nil, fmt.Errorf("--config %s: devicePlugin.settle: %w", o.config, err)
+		return deviceplugin.Options{}, fmt.Errorf("--config %s: devicePlugin.settle: %w", o.config, err)
 	}
 	options := deviceplugin.Options{
 		DriverName:    o.driverName,
@@ -72,10 +80,7 @@ func (o *options) resources(ctx context.Context, n node, config v1alpha1.DeviceP
 	for _, f := range families {
 		options.Families = append(options.Families, f)
 	}
-	if err := o.configureResources(&options, config); err != nil {
-		return nil, err
-	}
-	return deviceplugin.New(ctx, options)
+	return options, o.configureResources(&options, config)
 }
 
 // configureResources says what is served as which resource.

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	resourceapi "k8s.io/api/resource/v1"
@@ -30,7 +31,7 @@ apiVersion: resource.eks-hybrid-dra/v1alpha1
 kind: NodeConfig
 devicePlugin:
   kinds: [gpu, vf]
-  mode: envvar
+  gpuResource: example.com/gpu
   vfResources:
   - {name: nvidia.com/vfio, selectors: [{drivers: [vfio-pci]}]}
   - {name: example.com/ib_vf.1, selectors: [{pfNames: ["ibp24s0#0-3"], linkTypes: [infiniband], rdma: true, vendors: ["15b3"]}]}
@@ -49,7 +50,7 @@ devicePlugin:
 		got = append(got, summary{r.Name, r.Variable})
 	}
 	want := []summary{
-		{"nvidia.com/gpu", "NVIDIA_VISIBLE_DEVICES"}, {"nvidia.com/vfio", "PCIDEVICE_NVIDIA_COM_VFIO"},
+		{"example.com/gpu", "NVIDIA_VISIBLE_DEVICES"}, {"nvidia.com/vfio", "PCIDEVICE_NVIDIA_COM_VFIO"},
 		{"example.com/ib_vf.1", "PCIDEVICE_EXAMPLE_COM_IB_VF_1"}, {"example.com/any", "PCIDEVICE_EXAMPLE_COM_ANY"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -78,6 +79,57 @@ devicePlugin:
 			}
 			if config, change := options.Resources[1].Grant(test.device); change != test.change || config == nil {
 				t.Errorf("the family may change the device: %v, by %v", change, config)
+			}
+		})
+	}
+}
+
+func TestHowResourcesAreServed(t *testing.T) {
+	type summary struct {
+		EnvVar          bool
+		Settle          time.Duration
+		Kinds           []device.Kind
+		Families, Names []string
+		Variable        string
+	}
+	for name, test := range map[string]struct {
+		config string
+		kinds  []device.Kind
+		want   summary
+	}{
+		"what is left out": {`{kinds: [gpu]}`, []device.Kind{device.KindGPU}, summary{
+			Settle: 30 * time.Second, Kinds: []device.Kind{device.KindGPU}, Families: []string{"gpu", "vf"}, Names: []string{"nvidia.com/gpu"},
+		}},
+		"what is set": {`{kinds: [gpu, vf], mode: envvar, settle: 2m, gpuResource: example.com/gpu, vfResources: [{name: example.com/vf}]}`, []device.Kind{device.KindGPU, device.KindVF}, summary{
+			EnvVar: true, Settle: 2 * time.Minute, Kinds: []device.Kind{device.KindGPU, device.KindVF},
+			Families: []string{"gpu", "vf"}, Names: []string{"example.com/gpu", "example.com/vf"}, Variable: "NVIDIA_VISIBLE_DEVICES",
+		}},
+		"CDI on a node that the selector leaves out": {`{kinds: [gpu], nodeSelector: {pods: classic}, mode: cdi}`, nil, summary{
+			Settle: 30 * time.Second, Families: []string{"gpu", "vf"}, Names: []string{"nvidia.com/gpu"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config, err := v1alpha1.DecodeNodeConfig([]byte("apiVersion: resource.eks-hybrid-dra/v1alpha1\nkind: NodeConfig\ndevicePlugin: " + test.config))
+			if err != nil {
+				t.Fatal(err)
+			}
+			options, err := defaultOptions().resourceOptions(node{bootID: "boot"}, config.DevicePlugin, test.kinds, []driver.Family{named{name: "gpu"}, named{name: "vf"}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := summary{EnvVar: options.EnvVar, Settle: options.Settle, Kinds: options.Kinds, Variable: options.Resources[0].Variable}
+			for _, f := range options.Families {
+				got.Families = append(got.Families, f.Name())
+			}
+			for _, r := range options.Resources {
+				got.Names = append(got.Names, r.Name)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("served (-want +got):\n%s", diff)
+			}
+			folders := []string{options.DataDir, options.Dir, options.CDIDir, options.DeviceInfoDir, options.BootID}
+			if diff := cmp.Diff([]string{"/var/lib/kubelet/plugins/eks-hybrid-dra", "/var/lib/kubelet/device-plugins", "/var/run/cdi", "/var/run/k8s.cni.cncf.io/devinfo/dp", "boot"}, folders); diff != "" {
+				t.Errorf("folders and boot (-want +got):\n%s", diff)
 			}
 		})
 	}
