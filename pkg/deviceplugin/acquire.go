@@ -2,24 +2,52 @@ package deviceplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
-// askAgain is when the API server is asked again about a device that it offers.
-const askAgain = time.Second
+const (
+	// askAgain is the pause before the API server is asked again what it offers to
+	// claims. It doubles while the answer changes nothing, up to askRarely.
+	askAgain  = time.Second
+	askRarely = 10 * time.Second
+)
 
-// acquireWhenDue takes what is to be served here, whenever a step has found that
+// notSaid is the reason of all devices while the API server does not answer. The
+// texts of its errors name ports and streams, which are others each time.
+const notSaid = "the API server has not said yet whether claims are offered it"
+
+// acquireWhenDue takes what is to be served here, once a step has found that
 // something is not held, until ctx is done. Steps do not wait for it: the API server
-// of a node that is cut off does not answer for a long time.
+// of a node that is cut off does not answer for a long time. Nothing but the pause
+// has it asked again, however many steps there are.
 func (p *Plugin) acquireWhenDue(ctx context.Context, published Published) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.lacking:
-			p.acquire(ctx, published)
+		}
+		pause := askAgain
+		for len(p.lacks()) > 0 {
+			taken, ends := p.acquire(ctx, published)
+			if taken {
+				pause = askAgain
+			}
+			wait := pause
+			if !ends.IsZero() {
+				wait = min(wait, max(0, time.Until(ends)))
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+			pause = min(2*pause, askRarely)
 		}
 	}
 }
@@ -37,27 +65,28 @@ func (p *Plugin) lacks() (missing items) {
 }
 
 // acquire takes the devices that are to be served here and are free, and notes why
-// it could not have others.
-func (p *Plugin) acquire(ctx context.Context, published Published) {
+// it could not have others. It tells whether it has taken any, and when the first of
+// those that settle has done so; zero if none does.
+func (p *Plugin) acquire(ctx context.Context, published Published) (taken bool, ends time.Time) {
 	offered, err := published(ctx)
 	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		err = fmt.Errorf("ask the API server whether claims are still offered the device: %w", err)
+		return false, ends
 	}
 	p.stepping.Lock()
 	defer p.stepping.Unlock()
+	p.answered(ctx, err)
 	reasons := map[string]string{}
-	taken := false
 	for _, i := range p.lacks() {
-		why := err
-		if why == nil {
+		why := errors.New(notSaid)
+		if err == nil {
 			why = p.acquireOne(ctx, i, offered)
 		}
 		if why == nil {
 			taken = true
 			continue
+		}
+		if e := (*settlingError)(nil); errors.As(why, &e) && !e.until.IsZero() && (ends.IsZero() || e.until.Before(ends)) {
+			ends = e.until
 		}
 		reasons[i.id] = why.Error()
 		p.tell(ctx, i, why.Error())
@@ -68,15 +97,35 @@ func (p *Plugin) acquire(ctx context.Context, published Published) {
 		signal(p.due) // for kubelet to be told
 	}
 	p.reasons = reasons
+	return taken, ends
+}
+
+// answered logs once that the API server does not answer.
+func (p *Plugin) answered(ctx context.Context, err error) {
+	if err != nil && !p.unanswered {
+		klog.FromContext(ctx).Error(err, "The API server does not say which devices claims are offered: no more devices are served by the device plugin until it does")
+	}
+	p.unanswered = err != nil
 }
 
 // acquireOne takes a device, or says why that must wait.
 func (p *Plugin) acquireOne(ctx context.Context, i *item, offered map[string]bool) error {
 	if err := p.settles(i, offered); err != nil {
-		time.AfterFunc(err.again, func() { signal(p.due) })
 		return err
 	}
-	return p.take(ctx, i)
+	if err := p.take(ctx, i); err != nil {
+		return err
+	}
+	p.settleAnew(i.Occupies...)
+	return nil
+}
+
+// settleAnew has things settle again once they are nobody's: another instance, which
+// is to serve claims, may give back what is held and offer it.
+func (p *Plugin) settleAnew(things ...string) {
+	for _, thing := range things {
+		delete(p.clearSince, thing)
+	}
 }
 
 // settlingError says that a device is left alone, so that claims that were allocated
@@ -85,7 +134,6 @@ type settlingError struct {
 	// until is zero while the device is still offered to claims.
 	until  time.Time
 	settle time.Duration
-	again  time.Duration
 }
 
 func (e *settlingError) Error() string {
@@ -107,7 +155,7 @@ func (p *Plugin) settles(i *item, offered map[string]bool) *settlingError {
 	for _, thing := range i.Occupies {
 		if offered[thing] {
 			delete(p.clearSince, thing)
-			return &settlingError{settle: p.options.Settle, again: askAgain}
+			return &settlingError{settle: p.options.Settle}
 		}
 		if _, known := p.clearSince[thing]; !known {
 			p.clearSince[thing] = now
@@ -116,8 +164,8 @@ func (p *Plugin) settles(i *item, offered map[string]bool) *settlingError {
 			until = ends
 		}
 	}
-	if wait := until.Sub(now); wait > 0 {
-		return &settlingError{until: until, settle: p.options.Settle, again: wait}
+	if until.After(now) {
+		return &settlingError{until: until, settle: p.options.Settle}
 	}
 	return nil
 }

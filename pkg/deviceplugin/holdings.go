@@ -241,6 +241,6 @@ func (p *Plugin) notHeld(i *item, thing string) error {
 	if _, had := p.held[thing]; had {
 		return fmt.Errorf("device %q is on its way to claims, by the configuration: delete the pod, so that it is scheduled again", i.Name)
 	}
-	reason := cmp.Or(p.reasons[i.id], "the API server has not said yet whether claims are offered it")
+	reason := cmp.Or(p.reasons[i.id], notSaid)
 	return fmt.Errorf("device %q is not served by the device plugin yet: %s; delete the pod, so that it is scheduled again", i.Name, reason)
 }

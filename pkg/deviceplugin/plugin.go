@@ -32,6 +32,8 @@ type Plugin struct {
 	clearSince map[string]time.Time
 	// told is what was logged of devices that wait for their owner.
 	told map[string]string
+	// unanswered tells that the API server did not answer when it was asked last.
+	unanswered bool
 	// asked tells that kubelet has said who uses what, and silence is why it does
 	// not.
 	asked   bool

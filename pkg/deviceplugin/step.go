@@ -45,6 +45,9 @@ func (p *Plugin) mayStep(ctx context.Context) bool {
 		klog.FromContext(ctx).Error(err, "Cannot tell what the device plugin holds")
 		return false
 	}
+	p.mu.Lock()
+	p.settleAnew(slices.Collect(maps.Keys(p.held))...)
+	p.mu.Unlock()
 	return !p.idle()
 }
 
