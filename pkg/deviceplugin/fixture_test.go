@@ -119,12 +119,33 @@ func gpus(numbers ...int) device.Inventory {
 type processes struct {
 	mu   sync.Mutex
 	pods []types.UID
+	// look is called for each look, and err is its outcome.
+	look func()
+	err  error
 }
 
 func (p *processes) Running(pods []types.UID) ([]types.UID, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.look != nil {
+		p.look()
+	}
+	if p.err != nil {
+		return nil, p.err
+	}
 	return slices.DeleteFunc(slices.Clone(pods), func(uid types.UID) bool { return !slices.Contains(p.pods, uid) }), nil
+}
+
+func (p *processes) onLook(look func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.look = look
+}
+
+func (p *processes) spoil(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
 }
 
 func (p *processes) set(pods ...types.UID) {

@@ -221,6 +221,9 @@ func (p *Plugin) stamp(ctx context.Context, i *item) error {
 		if i.otherwise(*h) {
 			return &formerError{i, *h}
 		}
+		if err := p.leftOver(i, *h); err != nil {
+			return err
+		}
 		h.DevicePlugin.AllocatedAt, h.DevicePlugin.BootID = &now, p.options.BootID
 		if err := p.store.Update(thing, *h); err != nil {
 			return err

@@ -97,6 +97,9 @@ type Options struct {
 	Settle time.Duration
 	// Interval is how often kubelet is asked who uses what. Default 5 s.
 	Interval time.Duration
+	// LeftOverWait is how long kubelet waits at most for devices that processes of a
+	// former pod still use. Default 10 s.
+	LeftOverWait time.Duration
 	// CommitWait is how long a device counts as used after kubelet was given it.
 	// Default 30 s.
 	CommitWait time.Duration

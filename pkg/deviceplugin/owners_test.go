@@ -69,6 +69,10 @@ func TestWhatTheFormerInstanceTookIsGivenBackAgain(t *testing.T) {
 
 // Kubelet's API does not name pods that have devices only for init containers.
 func TestDevicesOfInitContainersAreUsed(t *testing.T) {
+	runs := func(n *node) {
+		n.kubelet.set(map[string]kubelet.Use{"GPU-0": {UIDs: []types.UID{"init"}}}, nil)
+		n.processes.set("init")
+	}
 	for name, start := range map[string]func(n *node) *instance{
 		"given by this plugin": func(n *node) *instance {
 			before := n.start(gpus(0), nil)
@@ -76,15 +80,17 @@ func TestDevicesOfInitContainersAreUsed(t *testing.T) {
 			if _, err := n.kubelet.allocate(gpuName, "GPU-0"); err != nil {
 				n.t.Fatal(err)
 			}
+			runs(n)
 			before.stop()
 			return n.start(gpus(0), func(o *Options) { forClaims(o); o.CommitWait = 1 })
 		},
-		"given by another plugin": func(n *node) *instance { return n.start(gpus(0), forClaims) },
+		"given by another plugin": func(n *node) *instance {
+			runs(n)
+			return n.start(gpus(0), forClaims)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
-			n.kubelet.set(map[string]kubelet.Use{"GPU-0": {UIDs: []types.UID{"init"}}}, nil)
-			n.processes.set("init")
 			p := start(n)
 			for range 3 {
 				p.look(n)

@@ -49,6 +49,9 @@ type Plugin struct {
 	looks int
 	// held are the things that the device plugin holds.
 	held map[string]claimstore.Holding
+	// forgottenPods are those that had processes when kubelet last did not know of
+	// them, by what they have.
+	forgottenPods map[string][]types.UID
 	// states are those of the wanted devices, by ID.
 	states map[string]state
 	// prepared is what their families last said of devices, by ID, and asked how
@@ -93,6 +96,9 @@ type preparation struct {
 func New(ctx context.Context, options Options) (*Plugin, error) {
 	if options.Interval == 0 {
 		options.Interval = lookEvery
+	}
+	if options.LeftOverWait == 0 {
+		options.LeftOverWait = leftOverWait
 	}
 	if options.CommitWait == 0 {
 		options.CommitWait = commitWait

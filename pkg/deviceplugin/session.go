@@ -15,6 +15,10 @@ import (
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/prefer"
 )
 
+// noteAfter is how long after its answer kubelet is asked who has the devices: it has
+// then written its checkpoint.
+const noteAfter = time.Second
+
 // session answers kubelet on one socket, until ctx is done.
 type session struct {
 	api.UnimplementedDevicePluginServer
@@ -84,14 +88,16 @@ func (s *session) GetPreferredAllocation(_ context.Context, request *api.Preferr
 		for _, id := range container.GetAvailableDeviceIDs() {
 			offered[id] = true
 		}
-		var available []prefer.Device
+		var available items
 		for _, i := range all {
 			if offered[i.id] {
-				available = append(available, i.choice())
+				available = append(available, i)
 			}
 		}
+		must, size := container.GetMustIncludeDeviceIDs(), int(container.GetAllocationSize())
+		available = s.plugin.withoutLeftOver(s.ctx, available, must, size)
 		response.ContainerResponses = append(response.ContainerResponses, &api.ContainerPreferredAllocationResponse{
-			DeviceIDs: prefer.Choose(available, container.GetMustIncludeDeviceIDs(), int(container.GetAllocationSize())),
+			DeviceIDs: prefer.Choose(available.choices(), must, size),
 		})
 	}
 	return response, nil
@@ -120,11 +126,16 @@ func (s *session) Allocate(ctx context.Context, request *api.AllocateRequest) (_
 		response.ContainerResponses = append(response.ContainerResponses, answer)
 		given = append(given, container.GetDevicesIds()...)
 	}
+	// Who has them is to be known before kubelet can forget it.
+	time.AfterFunc(noteAfter, func() { signal(s.plugin.due) })
 	klog.FromContext(ctx).Info("Kubelet gives devices to a container", "devices", given, "duration", time.Since(start))
 	return response, nil
 }
 
 func (s *session) allocate(ctx context.Context, ids []string) (*api.ContainerAllocateResponse, error) {
+	if err := s.plugin.awaitLeftOver(ctx, ids); err != nil {
+		return nil, err
+	}
 	var given items
 	for _, id := range ids {
 		i, err := s.give(ctx, id)

@@ -233,7 +233,7 @@ func TestAProblemThatItsUserMakesIsNone(t *testing.T) {
 			n.kubelet.use(one, kubelet.Use{Pods: []string{"ns/pod"}})
 		}, "Healthy"},
 		"a pod still runs": {1, func(n *node, _ *Plugin) {
-			n.kubelet.set(map[string]kubelet.Use{one: {UIDs: []types.UID{"init"}}}, nil)
+			n.kubelet.set(map[string]kubelet.Use{one: {UIDs: []types.UID{"init"}, Starting: []types.UID{"init"}}}, nil)
 			n.processes.set("init")
 		}, "Healthy"},
 	} {

@@ -89,6 +89,7 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use, as
 	p.mu.Unlock()
 	things := map[types.UID][]string{}
 	used := map[types.UID]bool{}
+	forgotten := map[string][]types.UID{}
 	for _, thing := range slices.Sorted(maps.Keys(held)) {
 		h := held[thing]
 		use := p.useOf(thing, h, uses)
@@ -102,6 +103,9 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use, as
 			continue
 		}
 		things[h.Claim.UID] = append(things[h.Claim.UID], thing)
+		if pods := forgottenIn(now, use); len(pods) > 0 {
+			forgotten[thing] = pods
+		}
 		if len(use.Pods) > 0 || len(now.Pods) > 0 || p.committing(now, asked) {
 			used[h.Claim.UID] = true
 		}
@@ -111,6 +115,9 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use, as
 			used[h.Claim.UID] = true
 		}
 	}
+	p.mu.Lock()
+	p.forgottenPods = forgotten
+	p.mu.Unlock()
 	for uid, things := range things {
 		if used[uid] {
 			continue
@@ -183,6 +190,9 @@ func (p *Plugin) stateOf(ctx context.Context, i *item, turn bool) (_ state, is b
 	s.problem = complaint(p.problems(i))
 	if h, ok := p.knownOtherwise(i); ok {
 		s.problem = (&formerError{i, h}).Error()
+	}
+	if err := p.forgotten(i); err != nil {
+		s.problem = err.Error()
 	}
 	return s, true
 }

@@ -101,6 +101,7 @@ func (p *Plugin) useOf(thing string, h claimstore.Holding, uses map[string]kubel
 		}
 		now := uses[i.id]
 		u.Pods, u.UIDs, u.Resources = slices.Concat(u.Pods, now.Pods), slices.Concat(u.UIDs, now.UIDs), slices.Concat(u.Resources, now.Resources)
+		u.Starting = slices.Concat(u.Starting, now.Starting)
 	}
 	if n := slices.IndexFunc(u.Resources, func(name string) bool { return i.resource != nil && name != i.resource.Name }); n >= 0 {
 		u.formerResource = u.Resources[n]
