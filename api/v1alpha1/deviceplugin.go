@@ -176,8 +176,10 @@ func resourceName(path *field.Path, name string) field.ErrorList {
 		return field.ErrorList{field.Required(path, want)}
 	case !ok || len(problems) > 0:
 		return field.ErrorList{field.Invalid(path, name, strings.Join(append([]string{want}, problems...), "; "))}
-	case domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io") || strings.HasPrefix(name, "requests."):
-		return field.ErrorList{field.Invalid(path, name, "this name is Kubernetes' own: "+want)}
+	// Kubelet takes whatever has "kubernetes.io/" in it for Kubernetes' own, such as
+	// mykubernetes.io/gpu (IsPrefixedNativeResource in pkg/apis/core/v1/helper).
+	case strings.HasSuffix(domain, "kubernetes.io") || strings.HasPrefix(name, "requests."):
+		return field.ErrorList{field.Invalid(path, name, "kubelet takes this name for Kubernetes' own: "+want)}
 	case len(name) > maxResourceName:
 		return field.ErrorList{field.TooLong(path, name, maxResourceName)}
 	}

@@ -204,6 +204,8 @@ func TestRefuseNodeConfig(t *testing.T) {
 		"device plugin mode":     {nodeHead + "devicePlugin: {mode: env}", []string{`devicePlugin.mode: Unsupported value: "env"`, `"cdi", "envvar"`}},
 		"resource":               {nodeHead + "devicePlugin: {gpuResource: gpu}", []string{`devicePlugin.gpuResource: Invalid value: "gpu": want a domain and a name, such as nvidia.com/gpu`}},
 		"resource of Kubernetes": {nodeHead + "devicePlugin: {gpuResource: kubernetes.io/gpu}", []string{`devicePlugin.gpuResource`, "Kubernetes' own"}},
+		"resource by its end":    {nodeHead + "devicePlugin: {gpuResource: mykubernetes.io/gpu}", []string{`devicePlugin.gpuResource`, "Kubernetes' own"}},
+		"resource below it":      {nodeHead + "devicePlugin: {gpuResource: node.kubernetes.io/gpu}", []string{`devicePlugin.gpuResource`, "Kubernetes' own"}},
 		"device plugin, label":   {nodeHead + "devicePlugin: {nodeSelector: {a: 'b c'}}", []string{`devicePlugin.nodeSelector[a]: Invalid value: "b c"`}},
 		"VFs without resource":   {nodeHead + "devicePlugin: {kinds: [vf]}", []string{`devicePlugin.vfResources: Required value: kinds has vf`}},
 		"resource twice":         {nodeHead + "devicePlugin: {vfResources: [{name: a.b/c}, {name: a.b/c}]}", []string{`devicePlugin.vfResources[1].name: Duplicate value: "a.b/c"`}},
