@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"slices"
+	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -58,17 +59,41 @@ func (d *Driver) offered(devices []owned) []owned {
 	return slices.DeleteFunc(slices.Clone(devices), func(dev owned) bool { return absent[dev.Name] })
 }
 
+// servedFor is how long an answer of the API server to whether it has ResourceSlices
+// counts: it is another one only after an update of the cluster.
+const servedFor = time.Minute
+
 // slicesServed tells whether the API server has ResourceSlices, as far as it
 // answers. Kubernetes before 1.34 has none by default, and needs none where claims
 // are offered nothing.
 func (d *Driver) slicesServed(ctx context.Context) bool {
+	if served, known := d.status.slicesKnown(); known {
+		return served
+	}
 	version := resourceapi.SchemeGroupVersion.String()
 	_, err := d.options.KubeClient.Discovery().ServerResourcesForGroupVersion(version)
-	if !apierrors.IsNotFound(err) {
+	if err != nil && !apierrors.IsNotFound(err) {
+		return true
+	}
+	d.status.slicesAnswered(err == nil)
+	if err == nil {
 		return true
 	}
 	d.status.tellOnce(ctx, version)
 	return false
+}
+
+// slicesKnown returns what the API server has answered a moment ago, if it has.
+func (s *status) slicesKnown() (served, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served, time.Since(s.servedAsked) < servedFor
+}
+
+func (s *status) slicesAnswered(served bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served, s.servedAsked = served, time.Now()
 }
 
 // tellOnce logs that nothing is published, and why.

@@ -15,6 +15,8 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
 	"k8s.io/utils/ptr"
 
@@ -203,6 +205,45 @@ func TestAnAPIServerWithoutClaimsIsNoHindranceWhereNothingIsForClaims(t *testing
 		}
 	case <-time.After(time.Minute):
 		t.Error("does not end")
+	}
+}
+
+// What the API server serves changes with updates of the cluster alone, and every
+// node looks after its slices every few seconds.
+func TestTheAPIServerIsRarelyAskedWhatItServes(t *testing.T) {
+	missing := apierrors.NewNotFound(resourceapi.Resource("resourceslices"), "")
+	for name, test := range map[string]struct {
+		answer error
+		served bool
+		asked  int // for three times that it is of interest
+	}{
+		"it has slices":      {nil, true, 1},
+		"it has none":        {missing, false, 1},
+		"it does not answer": {errors.New("connection refused"), true, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, "gpu-0")
+			d := n.startWith(func(*Options) {})
+			n.client.Resources = []*metav1.APIResourceList{{GroupVersion: resourceapi.SchemeGroupVersion.String()}}
+			asked := 0
+			n.client.PrependReactor("get", "resource", func(clienttesting.Action) (bool, runtime.Object, error) {
+				asked++
+				return test.answer != nil, nil, test.answer
+			})
+			for range 3 {
+				if served := d.slicesServed(t.Context()); served != test.served {
+					t.Errorf("slices are served: %t, want %t", served, test.served)
+				}
+			}
+			if asked != test.asked {
+				t.Errorf("asked %d times, want %d", asked, test.asked)
+			}
+			d.status.servedAsked = time.Now().Add(-servedFor)
+			test.answer = nil
+			if !d.slicesServed(t.Context()) || asked != test.asked+1 {
+				t.Errorf("an update of the cluster is not noticed; asked %d times", asked)
+			}
+		})
 	}
 }
 

@@ -25,6 +25,9 @@ type status struct {
 	lastError error
 	// told tells that the log says that the API server knows no claims.
 	told bool
+	// served tells whether the API server had ResourceSlices at servedAsked.
+	served      bool
+	servedAsked time.Time
 }
 
 func (s *status) started(helper *kubeletplugin.Helper) {
