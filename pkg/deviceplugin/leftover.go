@@ -110,14 +110,35 @@ func forgottenIn(h claimstore.Holding, u use) []types.UID {
 	return slices.DeleteFunc(slices.Clone(h.Pods), func(uid types.UID) bool { return slices.Contains(u.Starting, uid) })
 }
 
-// forgotten returns why kubelet is to give other devices than one that pods have of
-// which it does not know: it would take it for free.
-func (p *Plugin) forgotten(i *item) error {
+// forgetting is of which pods that have a device kubelet does not know, and since when.
+type forgetting struct {
+	pods  []types.UID
+	since time.Time
+}
+
+func (p *Plugin) forgetting(thing string, pods []types.UID) forgetting {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since := p.forgotten[thing].since
+	if since.IsZero() {
+		since = time.Now()
+	}
+	return forgetting{pods, since}
+}
+
+// longForgotten returns why kubelet is to give other devices than one that pods have of
+// which it does not know: it would take it for free. As long as kubelet can wait until
+// the processes have ended it need not know: a pod that it admits meanwhile would fail
+// at once.
+func (p *Plugin) longForgotten(i *item) error {
 	for _, thing := range i.Occupies {
 		p.mu.Lock()
-		pods := p.forgottenPods[thing]
+		f := p.forgotten[thing]
 		p.mu.Unlock()
-		if err := p.leftOver(i, claimstore.Holding{Pods: pods}); err != nil {
+		if len(f.pods) == 0 || time.Since(f.since) < p.options.LeftOverWait {
+			continue
+		}
+		if err := p.leftOver(i, claimstore.Holding{Pods: f.pods}); err != nil {
 			return err
 		}
 	}

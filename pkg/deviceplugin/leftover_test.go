@@ -60,7 +60,7 @@ func TestADeviceOfAPodThatKubeletHasForgottenIsGivenWhenItsProcessesHaveEnded(t 
 // Kubelet never asks again for a pod that was refused.
 func TestKubeletWaitsForTheProcessesOfAForgottenPod(t *testing.T) {
 	n := newNode(t)
-	n.start(gpus(0, 1), func(o *Options) { o.LeftOverWait = time.Hour })
+	p := n.start(gpus(0, 1), func(o *Options) { o.LeftOverWait = time.Hour })
 	n.runPod("old")
 	n.kubelet.set(nil, nil)
 	asked := make(chan struct{})
@@ -77,7 +77,11 @@ func TestKubeletWaitsForTheProcessesOfAForgottenPod(t *testing.T) {
 		given <- err
 	}()
 	<-asked
-	n.wantHealth(map[string]string{"GPU-0": "Unhealthy", "GPU-1": "Healthy"}) // steps go on meanwhile
+	// Others do not wait. A pod that is admitted while all is unhealthy fails at once.
+	sick := gpus(0, 1)
+	sick.Devices[1].Problems = []device.Problem{{Reason: "XID", Message: "it fell off the bus"}}
+	p.Found(t.Context(), "gpu", sick, nil)
+	n.wantHealth(map[string]string{"GPU-0": "Healthy", "GPU-1": "Unhealthy"})
 	select {
 	case err := <-given:
 		t.Fatalf("answered while processes of the former pod run: %v", err)

@@ -49,9 +49,9 @@ type Plugin struct {
 	looks int
 	// held are the things that the device plugin holds.
 	held map[string]claimstore.Holding
-	// forgottenPods are those that had processes when kubelet last did not know of
-	// them, by what they have.
-	forgottenPods map[string][]types.UID
+	// forgotten are the things of pods of which kubelet did not know when it was asked
+	// last.
+	forgotten map[string]forgetting
 	// states are those of the wanted devices, by ID.
 	states map[string]state
 	// prepared is what their families last said of devices, by ID, and asked how

@@ -89,7 +89,7 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use, as
 	p.mu.Unlock()
 	things := map[types.UID][]string{}
 	used := map[types.UID]bool{}
-	forgotten := map[string][]types.UID{}
+	forgotten := map[string]forgetting{}
 	for _, thing := range slices.Sorted(maps.Keys(held)) {
 		h := held[thing]
 		use := p.useOf(thing, h, uses)
@@ -104,7 +104,7 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use, as
 		}
 		things[h.Claim.UID] = append(things[h.Claim.UID], thing)
 		if pods := forgottenIn(now, use); len(pods) > 0 {
-			forgotten[thing] = pods
+			forgotten[thing] = p.forgetting(thing, pods)
 		}
 		if len(use.Pods) > 0 || len(now.Pods) > 0 || p.committing(now, asked) {
 			used[h.Claim.UID] = true
@@ -116,7 +116,7 @@ func (p *Plugin) freeUnused(ctx context.Context, uses map[string]kubelet.Use, as
 		}
 	}
 	p.mu.Lock()
-	p.forgottenPods = forgotten
+	p.forgotten = forgotten
 	p.mu.Unlock()
 	for uid, things := range things {
 		if used[uid] {
@@ -191,7 +191,7 @@ func (p *Plugin) stateOf(ctx context.Context, i *item, turn bool) (_ state, is b
 	if h, ok := p.knownOtherwise(i); ok {
 		s.problem = (&formerError{i, h}).Error()
 	}
-	if err := p.forgotten(i); err != nil {
+	if err := p.longForgotten(i); err != nil {
 		s.problem = err.Error()
 	}
 	return s, true
