@@ -54,6 +54,10 @@ func TestMultusAttachesTheVFsThatKubeletGave(t *testing.T) {
 	if all := slices.Concat(a.vfs, b.vfs, two.vfs); len(slices.Compact(slices.Sorted(slices.Values(all)))) != len(all) {
 		t.Errorf("pods have the VFs %v, want each once", all)
 	}
+	host := strings.Join(s.host(), "\n")
+	if n := strings.Count(host, "vlan 190"); n != 4 {
+		t.Errorf("%d VFs are in the network's VLAN 190, want those 4 that pods have:\n%s", n, host)
+	}
 	s.wantPings("a", b.address)
 	s.wantPings("b", a.address)
 
