@@ -33,8 +33,6 @@ const (
 	// checkEvery is how often the sockets are looked at though nothing was heard
 	// of them.
 	checkEvery = 5 * time.Second
-	// retryAfter is the pause after a registration that failed.
-	retryAfter = time.Second
 	// prefixLength bounds how much of the driver's name is in the name of a
 	// socket, whose path may have 107 characters.
 	prefixLength = 40
@@ -124,6 +122,7 @@ func (s *server) path() string { return filepath.Join(s.plugin.options.Dir, s.na
 func (s *server) run(ctx context.Context) (err error) {
 	events, stop, every := s.watch(ctx)
 	defer func() { err = errors.Join(err, stop()) }()
+	told := registering{}
 	var serving *endpoint
 	defer func() { serving.stop() }()
 	for {
@@ -133,11 +132,7 @@ func (s *server) run(ctx context.Context) (err error) {
 				return err
 			}
 		}
-		pause := every
-		if err := s.register(ctx); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Not registered with kubelet, it is tried again")
-			pause = retryAfter
-		}
+		pause := told.try(ctx, s, every)
 		select {
 		case <-ctx.Done():
 			return nil
