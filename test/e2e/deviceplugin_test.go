@@ -1,16 +1,12 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	resourceapi "k8s.io/api/resource/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
@@ -23,6 +19,7 @@ func TestGPUsAsExtendedResources(t *testing.T) {
 	s.template("one", gpus(1))
 	s.pod("claims", "one")
 	claimed := books.enter(s.wait("claims", harness.Running()), 1)
+	numaNodes := numaNodes(t)
 
 	s.configure(servesGPUs)
 	t.Cleanup(s.endPods)
@@ -36,6 +33,7 @@ func TestGPUsAsExtendedResources(t *testing.T) {
 	if seen := s.gpus("device-plugin-gpu", "cuda", 1); slices.Equal(seen, claimed) {
 		t.Errorf("the pod was given GPU %s, which a claim has", seen)
 	}
+	s.wantTheOtherNUMANode(books, numaNodes, claimed[0])
 
 	var pods []*corev1.Pod
 	var used []string
@@ -67,6 +65,11 @@ func TestGPUsAsExtendedResources(t *testing.T) {
 	}
 	s.delete("user-3")
 	books.enter(s.wait("ninth", harness.Running()), 1)
+	s.endPods()
+	s.create(resourcePod("machine", gpusPerNode))
+	if machine := books.enter(s.wait("machine", harness.Running()), gpusPerNode); !slices.Equal(slices.Sorted(slices.Values(machine)), slices.Sorted(slices.Values(all))) {
+		t.Errorf("the pod with the whole machine has the GPUs %v, want %v", machine, all)
+	}
 	books.check()
 }
 
@@ -75,6 +78,7 @@ func TestANodeChangesSidesWhilePodsRun(t *testing.T) {
 	s := newSpace(t, nil)
 	s.needDevicePlugin()
 	all := allUUIDs(t)
+	byClaim := s.extendedClass()
 	others := func(than ...string) []string {
 		return slices.DeleteFunc(slices.Clone(all), func(uuid string) bool { return slices.Contains(than, uuid) })
 	}
@@ -90,6 +94,10 @@ func TestANodeChangesSidesWhilePodsRun(t *testing.T) {
 	configure(nothingMore)
 	s.waitPublished(others(first[0], second[0]))
 	s.waitAllocatable(gpuResource, 0, 0)
+	if byClaim {
+		s.wantExampleByClaim()
+		s.delete("device-plugin-gpu")
+	}
 	// All that is free goes to claims, and nothing else.
 	s.template("six", gpus(gpusPerNode-2))
 	s.template("one", gpus(1))
@@ -117,6 +125,11 @@ func TestANodeChangesSidesWhilePodsRun(t *testing.T) {
 		books.enter(pod, 1)
 		pods = append(pods, pod)
 	}
+	for _, pod := range append(pods, stays, goes) {
+		if pod.Status.ExtendedResourceClaimStatus != nil {
+			t.Errorf("pod %s has a claim for its GPU, though the node had GPUs to give without", pod.Name)
+		}
+	}
 	for _, pod := range append(pods, stays, more) {
 		wantUndisturbed(t, pod, s.wait(pod.Name, harness.Running()))
 	}
@@ -130,39 +143,12 @@ func TestANodeChangesSidesWhilePodsRun(t *testing.T) {
 
 // The same manifests, on a node whose GPUs are for claims.
 func TestExtendedResourcesThroughClaims(t *testing.T) {
-	if !keepsTaintsAndTellsHealth(t) {
-		t.Skip("DeviceClasses name extended resources since Kubernetes 1.36")
-	}
 	s := newSpace(t, nil)
 	s.waitAllocatable(gpuResource, 0, 0)
-	classes := cluster.Client.ResourceV1().DeviceClasses()
-	class := &resourceapi.DeviceClass{
-		ObjectMeta: metav1.ObjectMeta{Name: "e2e-extended"},
-		Spec: resourceapi.DeviceClassSpec{
-			Selectors:            selectors([]string{"device.driver == 'eks-hybrid-dra' && device.attributes['eks-hybrid-dra'].type == 'gpu'"}),
-			ExtendedResourceName: ptr.To(gpuResource),
-		},
+	if !s.extendedClass() {
+		t.Skip("DeviceClasses name extended resources since Kubernetes 1.36")
 	}
-	if _, err := classes.Create(s.ctx, class, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := classes.Delete(context.Background(), class.Name, metav1.DeleteOptions{}); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := cluster.Apply(s.ctx, s.name, "examples/device-plugin-gpu.yaml"); err != nil {
-		t.Fatal(err)
-	}
-	s.wait("device-plugin-gpu", harness.Succeeded())
-	s.gpus("device-plugin-gpu", "cuda", 1)
-	pod, err := cluster.Client.CoreV1().Pods(s.name).Get(s.ctx, "device-plugin-gpu", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if pod.Status.ExtendedResourceClaimStatus == nil {
-		t.Error("the pod got its GPU without a claim")
-	}
+	s.wantExampleByClaim()
 }
 
 func TestVFsAsExtendedResources(t *testing.T) {
@@ -207,6 +193,9 @@ func TestVFsAsExtendedResources(t *testing.T) {
 	port := s.portAt(addresses[0])
 	s.exec("admin", "ip", "link", "set", port+"p", "down")
 	s.waitAllocatable(vfResource, vfsPerNode-vfsPerNode/8, vfsPerNode)
+	if keepsTaintsAndTellsHealth(t) {
+		s.wantHealth("two", corev1.ResourceHealthStatusUnhealthy, "")
+	}
 	s.exec("admin", "ip", "link", "set", port+"p", "up")
 	s.waitAllocatable(vfResource, vfsPerNode, vfsPerNode)
 	s.withoutCDI(configure, nodes)
