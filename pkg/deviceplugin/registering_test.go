@@ -47,13 +47,12 @@ func TestAKubeletThatDoesNotRegisterIsAskedLessAndLess(t *testing.T) {
 	for name, socket := range map[string]func(*testing.T, string){"it is stopped": leftSocket, "it refuses": refusingSocket} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
-			n.kubelet.stop()
-			path := filepath.Join(n.kubelet.dir, kubeletSocket)
-			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			dir := filepath.Join(n.dir, "other")
+			if err := os.Mkdir(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			socket(t, path)
-			p := n.open("gpu", gpus(0), nil)
+			socket(t, filepath.Join(dir, kubeletSocket))
+			p := n.open("gpu", gpus(0), func(o *Options) { o.Dir = dir })
 			t.Cleanup(func() { _ = p.store.Close() })
 			s := &server{plugin: p, resource: &p.options.Resources[0], name: "test.sock", check: make(chan struct{}, 1)}
 			var log bytes.Buffer
@@ -78,6 +77,8 @@ func TestAKubeletThatDoesNotRegisterIsAskedLessAndLess(t *testing.T) {
 			}
 
 			told.next = time.Now().Add(time.Hour)
+			n.kubelet.stop()
+			n.kubelet.dir = dir
 			n.kubelet.start()
 			endpoint, err := s.listen(ctx)
 			if err != nil {
