@@ -145,6 +145,9 @@ func (p *Plugin) free(ctx context.Context, uid types.UID, things []string, asked
 	if err != nil || h == nil || h.Claim.UID != uid || p.committing(*h, asked) {
 		return err // it has changed since it was looked at
 	}
+	if p.isPreparing(uid) {
+		return nil // its family may still change the device
+	}
 	if err := p.release(ctx, *h); err != nil {
 		return err
 	}
@@ -195,7 +198,13 @@ func (p *Plugin) committing(h claimstore.Holding, asked time.Time) bool {
 	if at == nil || h.DevicePlugin.BootID != p.options.BootID {
 		return false
 	}
-	return asked.Sub(*at).Abs() < p.options.CommitWait
+	now := time.Now()
+	if at.After(now) { // by a clock that was set back since, to whatever time
+		return at.Sub(now) < p.options.CommitWait
+	}
+	// The time of the question by the clock as it is now, too. What was given since is
+	// given, however long it takes to give others back.
+	return now.Add(-now.Sub(asked)).Sub(*at) < p.options.CommitWait
 }
 
 // stamp notes that kubelet gives a device to a container, before it does: the

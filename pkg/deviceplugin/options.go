@@ -100,6 +100,9 @@ type Options struct {
 	// LeftOverWait is how long kubelet waits at most for devices that processes of a
 	// former pod still use. Default 10 s.
 	LeftOverWait time.Duration
+	// PrepareWithin is how long a family may take to make a device ready. Default
+	// 15 s.
+	PrepareWithin time.Duration
 	// CommitWait is how long a device counts as used after kubelet was given it.
 	// Default 30 s.
 	CommitWait time.Duration

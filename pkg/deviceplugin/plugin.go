@@ -58,6 +58,10 @@ type Plugin struct {
 	// often they were asked.
 	prepared map[string]preparation
 	asks     int
+	// preparing are the preparations under way by who has the device, and late is of
+	// whom some took too long.
+	preparing map[types.UID]int
+	late      map[types.UID]bool
 	// reasons are why devices that are to be served here are not held, by ID.
 	reasons map[string]string
 	// updated is closed when states change, and news when it is another thing
@@ -100,6 +104,9 @@ func New(ctx context.Context, options Options) (*Plugin, error) {
 	if options.LeftOverWait == 0 {
 		options.LeftOverWait = leftOverWait
 	}
+	if options.PrepareWithin == 0 {
+		options.PrepareWithin = prepareWithin
+	}
 	if options.CommitWait == 0 {
 		options.CommitWait = commitWait
 	}
@@ -122,6 +129,8 @@ func New(ctx context.Context, options Options) (*Plugin, error) {
 		found:      map[string]device.Inventory{},
 		states:     map[string]state{},
 		prepared:   map[string]preparation{},
+		preparing:  map[types.UID]int{},
+		late:       map[types.UID]bool{},
 		updated:    make(chan struct{}),
 		news:       make(chan struct{}, 1),
 		due:        make(chan struct{}, 1),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -15,22 +16,77 @@ import (
 // filesLock stands for the files for containers where claims have their UID.
 const filesLock types.UID = holderPrefix + "files"
 
-// prepare asks a device's family what containers need for it.
+// prepareWithin is how long a family may take. What it asks for answers in less than
+// a second, or hangs.
+const prepareWithin = 15 * time.Second
+
+// prepare asks a device's family what containers need for it. A family that hangs keeps
+// neither kubelet nor other devices waiting: it is not asked about the device again
+// before it has answered.
 func (p *Plugin) prepare(ctx context.Context, i *item) error {
+	late := fmt.Errorf("it is not ready within %s, since its hardware or the kernel does not answer: if that stays so, see the kernel's log, and restart the machine", p.options.PrepareWithin)
 	p.mu.Lock()
+	if p.late[i.holder()] {
+		p.mu.Unlock()
+		return late
+	}
+	p.preparing[i.holder()]++
 	p.asks++
 	now := preparation{holder: i.holder(), number: p.asks, look: p.looks}
 	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, p.options.PrepareWithin)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- p.askFamily(ctx, i, now) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return ctx.Err() // who asked has gone
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.preparing[i.holder()] > 0 {
+		p.late[i.holder()] = true
+	}
+	failed := now
+	failed.err = late
+	p.note(i, failed)
+	return late
+}
+
+// askFamily is prepare without a limit for how long it takes.
+func (p *Plugin) askFamily(ctx context.Context, i *item, now preparation) error {
 	now.edits, now.err = i.family.Prepare(ctx, i.grant())
 	if now.err == nil {
 		now.err = faultpoint.At(faultpoint.DevicePluginPrepared)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now.number > p.prepared[i.id].number { // else another has asked since
+	p.preparing[now.holder]--
+	if p.preparing[now.holder] == 0 {
+		delete(p.preparing, now.holder)
+		delete(p.late, now.holder)
+	}
+	p.note(i, now)
+	return now.err
+}
+
+// note keeps what a family said of a device, unless another has asked since. What it
+// said too late counts.
+func (p *Plugin) note(i *item, now preparation) {
+	if now.number >= p.prepared[i.id].number {
 		p.prepared[i.id] = now
 	}
-	return now.err
+}
+
+// isPreparing tells whether a preparation of what somebody has is under way.
+func (p *Plugin) isPreparing(holder types.UID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.preparing[holder] > 0
 }
 
 // ensurePrepared prepares a device that is held anew after each look at the

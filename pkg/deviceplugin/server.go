@@ -33,6 +33,8 @@ const (
 	// checkEvery is how often the sockets are looked at though nothing was heard
 	// of them.
 	checkEvery = 5 * time.Second
+	// answerWithin bounds how long calls under way may take when a socket goes.
+	answerWithin = 2 * time.Second
 	// prefixLength bounds how much of the driver's name is in the name of a
 	// socket, whose path may have 107 characters.
 	prefixLength = 40
@@ -212,14 +214,25 @@ func (e *endpoint) there() bool {
 	return err == nil && id == e.id
 }
 
-// stop ends what kubelet has asked for. Calls under way are answered.
+// stop ends what kubelet has asked for. Calls under way are answered, unless that takes
+// so long that a kubelet that has started since would lack the resource.
 func (e *endpoint) stop() {
 	if e == nil {
 		return
 	}
 	e.end()
-	e.grpc.GracefulStop()
-	<-e.done
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		e.grpc.GracefulStop() // which at first removes the socket
+		<-e.done
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(answerWithin):
+		// It waits for the calls under way, too, if their connections are gone already.
+		go e.grpc.Stop()
+	}
 }
 
 func identify(path string) (socketID, error) {
