@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/test/harness"
 )
 
@@ -16,7 +20,7 @@ func TestALabelOfTheNodeChangesSidesWhilePodsHaveGPUsAndVFs(t *testing.T) {
 	const label = "e2e.example.com/serves"
 	s := newSpace(t, nil)
 	s.needDevicePlugin()
-	addresses := gpuAddresses(t)
+	addresses, names := gpuAddresses(t), namesOfGPUs(t)
 	node := s.nodeOfSlices()
 	relabel := func(word string) {
 		t.Helper()
@@ -57,6 +61,9 @@ func TestALabelOfTheNodeChangesSidesWhilePodsHaveGPUsAndVFs(t *testing.T) {
 	}
 	s.waitAllocatable(gpuResource, 0, 0)
 	s.waitAllocatable(vfResource, 0, 0)
+	// As by a scheduler that had not heard yet that the GPU is offered no more.
+	s.allocated("late", names[usedGPU[0]])
+	s.create(podWithClaim("late", "late", node))
 	s.template("rest", gpus(gpusPerNode-2))
 	s.pod("rest", "rest")
 	rest := books.enter(s.wait("rest", harness.Running()), gpusPerNode-2)
@@ -65,10 +72,63 @@ func TestALabelOfTheNodeChangesSidesWhilePodsHaveGPUsAndVFs(t *testing.T) {
 	wantUndisturbed(t, vfClaim, s.wait("vf-claim", harness.Running()))
 	wantUndisturbed(t, gpuPod, s.wait("gpu-pod", harness.Running()))
 	wantUndisturbed(t, vfPod, s.wait("vf-pod", harness.Running()))
+	s.waitEvent("late", `is held by pod `+s.name+"/gpu-pod")
 	s.delete("gpu-pod")
 	s.delete("vf-pod")
 	s.waitOffered(allOf(addresses), vfsPerNode)
+	if late := books.enter(s.wait("late", harness.Running()), 1); !slices.Equal(late, usedGPU) {
+		t.Errorf("the pod that waited has GPU %v, its claim was allocated %v", late, usedGPU)
+	}
 	books.check()
+}
+
+// allocated makes a claim that has a GPU by its status, whoever else has it.
+func (s *space) allocated(name, device string) {
+	s.t.Helper()
+	claims := cluster.Client.ResourceV1().ResourceClaims(s.name)
+	claim, err := claims.Create(s.ctx, &resourceapi.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: gpus(1)}, metav1.CreateOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	claim.Status.Allocation = &resourceapi.AllocationResult{Devices: resourceapi.DeviceAllocationResult{Results: []resourceapi.DeviceRequestAllocationResult{{
+		Request: claim.Spec.Devices.Requests[0].Name, Driver: harness.DriverName, Pool: s.nodeOfSlices() + "/" + harness.DriverName, Device: device,
+	}}}}
+	if _, err := claims.UpdateStatus(s.ctx, claim, metav1.UpdateOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// podWithClaim returns a pod that uses a claim that is there, on a node, whatever the
+// scheduler thinks.
+func podWithClaim(name, claim, node string) *corev1.Pod {
+	pod := newPod(name, "")
+	pod.Spec.NodeName = node
+	pod.Spec.ResourceClaims[0].ResourceClaimTemplateName, pod.Spec.ResourceClaims[0].ResourceClaimName = nil, &claim
+	return pod
+}
+
+// waitEvent returns when the pod has an event with the text.
+func (s *space) waitEvent(pod, text string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	if _, err := cluster.WaitEvent(ctx, s.name, pod, text); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// namesOfGPUs returns the names of the published GPUs, by their UUIDs.
+func namesOfGPUs(t *testing.T) map[string]string {
+	t.Helper()
+	devices, err := cluster.Devices(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]string{}
+	for _, d := range devices {
+		names[value(d.Attributes["uuid"])] = d.Name
+	}
+	return names
 }
 
 // vfsOf returns the PCI addresses of the VFs that a pod has as an extended
