@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -24,23 +23,6 @@ type heldError struct {
 
 func (e *heldError) Error() string {
 	return fmt.Sprintf("device %q belongs to %s, and comes to the device plugin when that has given it back: delete the pod that has it, or wait; a pod that was refused it must be deleted", e.device, e.holder.Holder())
-}
-
-// readHeld reads from disk what the device plugin holds: another instance may
-// have changed it.
-func (p *Plugin) readHeld() error {
-	all, _, err := p.store.Holdings()
-	if err != nil {
-		return err
-	}
-	maps.DeleteFunc(all, func(_ string, h claimstore.Holding) bool { return h.DevicePlugin == nil })
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !maps.EqualFunc(p.held, all, func(a, b claimstore.Holding) bool { return a.Claim.UID == b.Claim.UID }) {
-		signal(p.news)
-	}
-	p.held = all
-	return nil
 }
 
 // take makes the device plugin the holder of all of a device, or of nothing. A
@@ -70,7 +52,7 @@ func (p *Plugin) take(ctx context.Context, i *item) (err error) {
 		if had {
 			continue
 		}
-		if err := p.inNoRecord(thing, i); err != nil {
+		if err := p.inNoRecord(thing, i.Name); err != nil {
 			return err
 		}
 		holder, err := p.store.Take(thing, i.holding())
@@ -93,44 +75,6 @@ func (p *Plugin) take(ctx context.Context, i *item) (err error) {
 		}
 	}
 	signal(p.news)
-	return nil
-}
-
-// setAside moves a holding that cannot be read out of the way.
-func (p *Plugin) setAside(ctx context.Context, err error) error {
-	var unreadable *claimstore.UnreadableError
-	if !errors.As(err, &unreadable) {
-		return err
-	}
-	path, err := p.store.SetAside(ctx, unreadable)
-	if err == nil {
-		err = faultpoint.At(faultpoint.DevicePluginSetAside)
-	}
-	if err != nil {
-		return errors.Join(unreadable, err)
-	}
-	klog.FromContext(ctx).Error(unreadable, "File set aside: its content is made anew from what else is known; the file can be deleted", "path", path)
-	return nil
-}
-
-// inNoRecord returns an error if a claim has a thing by its record: its holding
-// may be lost.
-func (p *Plugin) inNoRecord(thing string, i *item) error {
-	uids, err := p.store.Claims()
-	if err != nil {
-		return err
-	}
-	for _, uid := range uids {
-		record, err := p.store.Load(uid)
-		if err != nil || record == nil {
-			continue // its claim's next call deals with it
-		}
-		for _, d := range record.Devices {
-			if !d.AdminAccess && slices.Contains(d.Occupies, thing) {
-				return &heldError{i.Name, claimstore.Holding{Claim: record.Claim, Device: d}}
-			}
-		}
-	}
 	return nil
 }
 

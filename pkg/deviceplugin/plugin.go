@@ -49,6 +49,11 @@ type Plugin struct {
 	looks int
 	// held are the things that the device plugin holds.
 	held map[string]claimstore.Holding
+	// broken are those whose holdings cannot be read any more, and doubtful those
+	// whose holdings could not be read before kubelet was heard.
+	broken   map[string]claimstore.Holding
+	doubtful map[string]bool
+	heard    bool
 	// forgotten are the things of pods of which kubelet did not know when it was asked
 	// last.
 	forgotten map[string]forgetting
@@ -131,6 +136,8 @@ func New(ctx context.Context, options Options) (*Plugin, error) {
 		prepared:   map[string]preparation{},
 		preparing:  map[types.UID]int{},
 		late:       map[types.UID]bool{},
+		broken:     map[string]claimstore.Holding{},
+		doubtful:   map[string]bool{},
 		updated:    make(chan struct{}),
 		news:       make(chan struct{}, 1),
 		due:        make(chan struct{}, 1),
@@ -211,12 +218,12 @@ func (p *Plugin) list() items {
 }
 
 // Reserves tells whether claims are not to be offered a device: one that is to be
-// served here, or is still used by a pod that has it from here.
+// served here, or is, or may be, still used by a pod that has it from here.
 func (p *Plugin) Reserves(d device.Device) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, thing := range d.Occupies {
-		if _, held := p.held[thing]; held {
+		if _, held := p.held[thing]; held || p.doubtful[thing] {
 			return true
 		}
 		if i := p.all.occupying(thing); i != nil && i.wanted {

@@ -28,6 +28,7 @@ func (p *Plugin) step(ctx context.Context) {
 	defer p.stepping.Unlock()
 	p.hear(ctx, err)
 	p.takeUsed(ctx, uses)
+	p.settleDoubt(uses)
 	if err == nil {
 		p.freeUnused(ctx, uses, asked)
 	}
@@ -45,6 +46,7 @@ func (p *Plugin) mayStep(ctx context.Context) bool {
 		klog.FromContext(ctx).Error(err, "Cannot tell what the device plugin holds")
 		return false
 	}
+	p.mend(ctx)
 	p.mu.Lock()
 	p.settleAnew(slices.Collect(maps.Keys(p.held))...)
 	p.mu.Unlock()

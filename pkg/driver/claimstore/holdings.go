@@ -190,6 +190,11 @@ func (s *Store) Holdings() (map[string]Holding, []*UnreadableError, error) {
 	return holdings, unreadable, nil
 }
 
+// ThingOf returns what a holding that cannot be read is for.
+func ThingOf(unreadable *UnreadableError) string {
+	return strings.TrimSuffix(filepath.Base(unreadable.Path), fileSuffix)
+}
+
 // HoldingsOf returns the holdings of one claim by the thing they are for. One
 // that cannot be read is nobody's.
 func (s *Store) HoldingsOf(uid types.UID) (map[string]Holding, error) {
