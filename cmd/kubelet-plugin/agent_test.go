@@ -30,12 +30,9 @@ func testAgent(t *testing.T, root string) *agent {
 		t.Fatal(err)
 	}
 	data := filepath.Join(root, "data")
-	selector, err := newNodeSelector(t.Context(), client, "dgx-0", data, v1alpha1.DevicePluginConfig{
+	selector := newNodeSelector(t.Context(), client, "dgx-0", data, v1alpha1.DevicePluginConfig{
 		Kinds: []string{"gpu"}, NodeSelector: map[string]string{"pods": "classic"},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	resources, err := deviceplugin.New(t.Context(), deviceplugin.Options{
 		DriverName: "eks-hybrid-dra", DataDir: data, Dir: filepath.Join(root, "device-plugins"), CDIDir: filepath.Join(root, "cdi"),
 		Kubelet: kubelet.New(root, root), Processes: podprocs.New(root), Registry: registry,

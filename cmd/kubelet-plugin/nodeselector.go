@@ -37,7 +37,7 @@ type nodeSelector struct {
 
 // newNodeSelector finds out which of the configured kinds this node serves. Where
 // the API server does not answer, it is those that it served before.
-func newNodeSelector(ctx context.Context, client kubernetes.Interface, node, dataDir string, config v1alpha1.DevicePluginConfig) (*nodeSelector, error) {
+func newNodeSelector(ctx context.Context, client kubernetes.Interface, node, dataDir string, config v1alpha1.DevicePluginConfig) *nodeSelector {
 	s := &nodeSelector{client: client, node: node, selector: config.NodeSelector}
 	for _, kind := range config.Kinds {
 		s.kinds = append(s.kinds, device.Kind(kind))
@@ -45,19 +45,31 @@ func newNodeSelector(ctx context.Context, client kubernetes.Interface, node, dat
 	wanted, err := s.wanted(ctx)
 	if err == nil {
 		s.serves = wanted
-		return s, nil
+		s.note(ctx, dataDir)
+		return s
 	}
-	held, heldErr := deviceplugin.Held(ctx, dataDir)
-	if heldErr != nil {
-		return nil, errors.Join(err, heldErr)
-	}
+	before, unknown := deviceplugin.Served(dataDir)
 	for _, kind := range s.kinds {
-		if slices.Contains(held, kind) {
+		if slices.Contains(before, kind) {
 			s.serves = append(s.serves, kind)
 		}
 	}
-	klog.FromContext(ctx).Error(err, "The device plugin serves what it did before", "kinds", s.serves)
-	return s, nil
+	klog.FromContext(ctx).Error(errors.Join(err, unknown), "The device plugin serves what it did before", "kinds", s.serves)
+	return s
+}
+
+// note writes down what the node serves, for a start at which the API server does not
+// answer. A disk that is full is no hindrance to this one.
+func (s *nodeSelector) note(ctx context.Context, dataDir string) {
+	var err error
+	if len(s.kinds) == 0 {
+		err = deviceplugin.ForgetServed(dataDir)
+	} else {
+		err = deviceplugin.NoteServed(ctx, dataDir, s.serves)
+	}
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Should the API server not answer at the next start, the device plugin may serve other kinds than now", "kinds", s.serves)
+	}
 }
 
 // wanted returns the kinds that the node is to serve by its labels.

@@ -74,9 +74,7 @@ func (o *options) agent(ctx context.Context, registry *prometheus.Registry, remo
 		if err = o.checkKinds(ctx, config.DevicePlugin.Kinds, families); err != nil {
 			return nil, err
 		}
-		if selector, err = newNodeSelector(ctx, n.client, o.nodeName, o.dataDir(), config.DevicePlugin); err != nil {
-			return nil, err
-		}
+		selector = newNodeSelector(ctx, n.client, o.nodeName, o.dataDir(), config.DevicePlugin)
 		kinds = selector.serves
 	}
 	resources, err := o.resources(ctx, n, config.DevicePlugin, kinds, families, registry)

@@ -149,26 +149,6 @@ func New(ctx context.Context, options Options) (*Plugin, error) {
 	return p, nil
 }
 
-// Held returns the kinds of which the device plugin holds devices, from what is on
-// disk in dataDir.
-func Held(ctx context.Context, dataDir string) (kinds []device.Kind, err error) {
-	store, err := claimstore.Open(ctx, dataDir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	holdings, _, err := store.Holdings()
-	if err != nil {
-		return nil, err
-	}
-	for _, h := range holdings {
-		if h.DevicePlugin != nil && !slices.Contains(kinds, h.DevicePlugin.Kind) {
-			kinds = append(kinds, h.DevicePlugin.Kind)
-		}
-	}
-	return kinds, nil
-}
-
 // Found is told what a family has found, whenever something looks. It returns
 // when devices that pods have already are held for them, so that claims are not
 // offered those.

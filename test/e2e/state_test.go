@@ -42,7 +42,7 @@ func leftOnNode(t *testing.T) []string {
 	}
 	fine := []string{
 		dataDir, registryDir, cdiDir, metadataDir, dataDir + "/claims", dataDir + "/devices", dataDir + "/unreadable",
-		dataDir + "/claims.lock", dataDir + "/allocators.json", dataDir + "/allocators.lock", dataDir + "/bin", dataDir + "/bin/nvidia-cdi-hook", dataDir + "/bin/attach-hook",
+		dataDir + "/claims.lock", dataDir + "/allocators.json", dataDir + "/allocators.lock", dataDir + "/device-plugin-kinds.json", dataDir + "/bin", dataDir + "/bin/nvidia-cdi-hook", dataDir + "/bin/attach-hook",
 		dataDir + "/attach", dataDir + "/vfs", dataDir + "/spare", dataDir + "/cni", dataDir + "/cni/results",
 	}
 	for _, pod := range plugins {

@@ -117,11 +117,12 @@ func (n *node) record(c claim) string {
 func (n *node) left() []string {
 	n.t.Helper()
 	fine := map[string]bool{
-		filepath.Join(n.dataDir(), "claims.lock"):            true,
-		filepath.Join(n.dataDir(), "allocators.json"):        true,
-		filepath.Join(n.dataDir(), "allocators.lock"):        true,
-		filepath.Join(n.dataDir(), "bin", "nvidia-cdi-hook"): true,
-		filepath.Join(n.dataDir(), "bin", "attach-hook"):     true,
+		filepath.Join(n.dataDir(), "claims.lock"):              true,
+		filepath.Join(n.dataDir(), "allocators.json"):          true,
+		filepath.Join(n.dataDir(), "allocators.lock"):          true,
+		filepath.Join(n.dataDir(), "device-plugin-kinds.json"): true,
+		filepath.Join(n.dataDir(), "bin", "nvidia-cdi-hook"):   true,
+		filepath.Join(n.dataDir(), "bin", "attach-hook"):       true,
 	}
 	for _, p := range n.plugins {
 		if p.running() {
