@@ -97,7 +97,7 @@ func TestKubeletWaitsForTheProcessesOfAForgottenPod(t *testing.T) {
 // pods.
 func TestADeviceOfAPodThatKubeletDoesNotNameStaysHealthy(t *testing.T) {
 	n := newNode(t)
-	p := n.open("gpu", gpus(0), nil)
+	p := n.open("gpu", gpus(0), func(o *Options) { o.LeftOverWait = 1 })
 	t.Cleanup(func() { _ = p.store.Close() })
 	n.kubelet.set(map[string]kubelet.Use{"GPU-0": {UIDs: []types.UID{"init"}, Starting: []types.UID{"init"}}}, nil)
 	n.processes.set("init")
@@ -106,6 +106,18 @@ func TestADeviceOfAPodThatKubeletDoesNotNameStaysHealthy(t *testing.T) {
 	if problem := p.states["GPU-0"].problem; problem != "" {
 		t.Errorf("kubelet is told that the device of a running pod has a problem: %s", problem)
 	}
+}
+
+// Kubelet may have forgotten a pod a moment after its processes were looked for.
+func TestADeviceOfAForgottenPodIsNotGivenHoweverKubeletAsks(t *testing.T) {
+	n := newNode(t)
+	p := n.open("gpu", gpus(0), nil)
+	t.Cleanup(func() { _ = p.store.Close() })
+	look(n, p)
+	n.kubelet.use("GPU-0", kubelet.Use{Pods: []string{"ns/old"}, UIDs: []types.UID{"old"}})
+	n.processes.set("old")
+	look(n, p)
+	wantError(t, p.stamp(t.Context(), p.items().byID("GPU-0")), `device "gpu-0" is still used by processes of a pod`)
 }
 
 func TestDevicesThatFormerPodsUseAreNotPreferred(t *testing.T) {

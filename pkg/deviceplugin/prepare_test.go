@@ -38,6 +38,25 @@ func TestAPreparationThatHangsDoesNotKeepAKubeletThatRestartsWaiting(t *testing.
 	answer()
 }
 
+// Nor does what does not heed that kubelet has gone, such as a read from procfs.
+func TestACallThatHangsDoesNotKeepAKubeletThatRestartsWaiting(t *testing.T) {
+	n := newNode(t)
+	n.start(gpus(0), nil)
+	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
+	hangs, over := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(over) })
+	begin := sync.OnceFunc(func() { close(hangs) })
+	n.processes.onLook(func() {
+		begin()
+		<-over
+	})
+	go func() { _, _ = n.kubelet.allocate(gpuName, "GPU-0") }() // kubelet ends before it is answered
+	<-hangs
+	n.kubelet.stop()
+	n.kubelet.start()
+	n.wantHealth(map[string]string{"GPU-0": "Healthy"})
+}
+
 func TestADeviceWhosePreparationHangsIsUnhealthyUntilItEnds(t *testing.T) {
 	n := newNode(t)
 	n.start(gpus(0, 1), func(o *Options) { o.PrepareWithin = 20 * time.Millisecond })
