@@ -104,6 +104,9 @@ func (f *Family) refreshed(ctx context.Context, fn function, former *kernel.Link
 
 // nameBack gives an interface on the host the VF's own name. If something else
 // has that by now, it gets a name that nothing else has.
+//
+// Only the kernel knows whether a name is free: the interfaces of other VFs come
+// and go between a look at the list and the change.
 func (f *Family) nameBack(ctx context.Context, fn function, j *vfstate.Journal, link *kernel.Link) error {
 	if j.Former != nil && link.Name == j.Former.Interface {
 		return nil
@@ -114,35 +117,54 @@ func (f *Family) nameBack(ctx context.Context, fn function, j *vfstate.Journal, 
 		return fmt.Errorf("list the host's network interfaces: %w", err)
 	}
 	apart := apartName(fn.address, links)
-	want := apart
 	if j.Former != nil && j.Former.Interface != "" {
-		want = j.Former.Interface
-	}
-	if f.nameIsLent(want, fn, links) {
-		// The other one may wait for the name that this one has.
-		if link.Name != apart {
-			if err := f.rename(host, link, apart); err != nil {
-				return err
-			}
-		}
-		if err := f.awaitName(ctx, want, fn); err != nil {
+		named, err := f.nameWhenFree(ctx, fn, link, j.Former.Interface, apart)
+		if named || err != nil {
 			return err
 		}
+		klog.FromContext(ctx).Info("Another interface has taken the VF's name meanwhile, it gets another one", "device", fn.address, "name", j.Former.Interface, "newName", apart)
 	}
-	if link.Name == want {
-		return nil
-	}
-	// Only the kernel knows whether the name is free now: the VF that had it may
-	// have given it back since the interfaces were listed.
-	err = f.rename(host, link, want)
-	if !errors.Is(err, syscall.EEXIST) || want == apart {
-		return err
-	}
-	klog.FromContext(ctx).Info("Another interface has taken the VF's name meanwhile, it gets another one", "device", fn.address, "name", want, "newName", apart)
 	if link.Name == apart {
 		return nil
 	}
 	return f.rename(host, link, apart)
+}
+
+// nameWhenFree gives an interface on the host a name, for which it waits as long as
+// another VF has that in passing; meanwhile it has the name apart. It tells whether
+// the name was free in the end.
+func (f *Family) nameWhenFree(ctx context.Context, fn function, link *kernel.Link, name, apart string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.opts.ReturnWait)
+	defer cancel()
+	host := f.kernel.Host()
+	// Whoever had the name when the interfaces were listed may have given it back
+	// before its journal was read: only what is so twice is so.
+	for kept := 0; kept < 2; {
+		if err := f.rename(host, link, name); !errors.Is(err, syscall.EEXIST) {
+			return err == nil, err
+		}
+		// The other one may wait for the name that this one has.
+		if link.Name != apart {
+			if err := f.rename(host, link, apart); err != nil {
+				return false, err
+			}
+		}
+		links, err := host.Links()
+		if err != nil {
+			return false, fmt.Errorf("list the host's network interfaces: %w", err)
+		}
+		if f.nameIsLent(name, fn, links) {
+			kept = 0
+		} else if nameTaken(name, fn.address, links) {
+			kept++
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(returnPoll):
+		}
+	}
+	return false, nil
 }
 
 // nameIsLent tells whether the interface of another VF has the name in passing.
@@ -161,27 +183,6 @@ func (f *Family) nameIsLent(name string, fn function, links []kernel.Link) bool 
 		return err == nil && j != nil && j.Former != nil && j.Former.Interface != name
 	}
 	return false
-}
-
-// awaitName waits until a name that is lent is free. It may not be free in the
-// end.
-func (f *Family) awaitName(ctx context.Context, name string, fn function) error {
-	ctx, cancel := context.WithTimeout(ctx, f.opts.ReturnWait)
-	defer cancel()
-	for {
-		links, err := f.kernel.Host().Links()
-		if err != nil {
-			return fmt.Errorf("list the host's network interfaces: %w", err)
-		}
-		if !f.nameIsLent(name, fn, links) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(returnPoll):
-		}
-	}
 }
 
 // rename gives an interface another name, for which it must be down. It is set
