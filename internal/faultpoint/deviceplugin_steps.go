@@ -2,7 +2,9 @@ package faultpoint
 
 // The steps of serving a device as an extended resource, in their order.
 const (
+	DevicePluginNoted     Step = "device-plugin-noted"
 	DevicePluginSetAside  Step = "device-plugin-set-aside"
+	DevicePluginRepaired  Step = "device-plugin-repaired"
 	DevicePluginTaken     Step = "device-plugin-taken"
 	DevicePluginGiven     Step = "device-plugin-given"
 	DevicePluginPrepared  Step = "device-plugin-prepared"
@@ -18,7 +20,8 @@ const (
 // DevicePluginSteps returns all steps of extended resources.
 func DevicePluginSteps() []Step {
 	return []Step{
-		DevicePluginSetAside, DevicePluginTaken, DevicePluginGiven, DevicePluginPrepared, DevicePluginFile, DevicePluginFiles,
-		DevicePluginUseNoted, DevicePluginReleased, DevicePluginInfoGone, DevicePluginFreed, DevicePluginFilesGone,
+		DevicePluginNoted, DevicePluginSetAside, DevicePluginRepaired, DevicePluginTaken, DevicePluginGiven, DevicePluginPrepared,
+		DevicePluginFile, DevicePluginFiles, DevicePluginUseNoted, DevicePluginReleased,
+		DevicePluginInfoGone, DevicePluginFreed, DevicePluginFilesGone,
 	}
 }

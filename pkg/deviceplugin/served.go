@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/faultpoint"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/internal/wholefile"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/driver/claimstore"
@@ -39,7 +40,10 @@ func NoteServed(ctx context.Context, dataDir string, kinds []device.Kind) (err e
 		return err
 	}
 	defer unlock()
-	err = wholefile.Update(filepath.Join(dataDir, servedFile), data, wholefile.Options{Mode: 0o600, Sync: wholefile.ContentAndName})
+	err = wholefile.Update(filepath.Join(dataDir, servedFile), data, wholefile.Options{
+		Mode: 0o600, Sync: wholefile.ContentAndName,
+		Written: func() error { return faultpoint.At(faultpoint.DevicePluginNoted) },
+	})
 	if err != nil {
 		return fmt.Errorf("write down which kinds the device plugin serves: %w: see that %s can be written and has room", err, dataDir)
 	}

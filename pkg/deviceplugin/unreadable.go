@@ -86,6 +86,9 @@ func (p *Plugin) writeAgain(ctx context.Context, thing string, h claimstore.Hold
 		return false, err
 	}
 	holder, err := p.store.Take(thing, h)
+	if err == nil {
+		err = faultpoint.At(faultpoint.DevicePluginRepaired)
+	}
 	return holder == nil, err
 }
 

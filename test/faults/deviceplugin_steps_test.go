@@ -32,7 +32,7 @@ type devicePluginScenes struct {
 
 func allDevicePluginScenes() devicePluginScenes {
 	return devicePluginScenes{
-		taking:     []faultpoint.Step{faultpoint.DevicePluginSetAside, faultpoint.DevicePluginTaken, faultpoint.DevicePluginPrepared, faultpoint.DevicePluginFile, faultpoint.DevicePluginFiles},
+		taking:     []faultpoint.Step{faultpoint.DevicePluginNoted, faultpoint.DevicePluginSetAside, faultpoint.DevicePluginRepaired, faultpoint.DevicePluginTaken, faultpoint.DevicePluginPrepared, faultpoint.DevicePluginFile, faultpoint.DevicePluginFiles},
 		allocating: []faultpoint.Step{faultpoint.DevicePluginGiven, faultpoint.DevicePluginPrepared, faultpoint.DevicePluginFiles},
 		using:      []faultpoint.Step{faultpoint.DevicePluginUseNoted},
 		freeing:    []faultpoint.Step{faultpoint.DevicePluginReleased, faultpoint.DevicePluginInfoGone, faultpoint.DevicePluginFreed, faultpoint.DevicePluginFilesGone},
@@ -98,7 +98,7 @@ func (n *devicePluginNode) outlive(p *plugin, f fault, options ...option) *plugi
 func (n *devicePluginNode) failTaking(f fault) {
 	n.t.Helper()
 	p := n.launch(with(f), servingGPUs())
-	if f.step == faultpoint.DevicePluginSetAside {
+	if f.step == faultpoint.DevicePluginSetAside || f.step == faultpoint.DevicePluginRepaired {
 		n.kubelet.oneOf(gpus)
 		n.write(n.holding(), "{")
 	}
