@@ -35,7 +35,7 @@ func testAgent(t *testing.T, root string) *agent {
 	})
 	resources, err := deviceplugin.New(t.Context(), deviceplugin.Options{
 		DriverName: "eks-hybrid-dra", DataDir: data, Dir: filepath.Join(root, "device-plugins"), CDIDir: filepath.Join(root, "cdi"),
-		Kubelet: kubelet.New(root, root), Processes: podprocs.New(root), Registry: registry,
+		Kubelet: kubelet.New(root, root, ""), Processes: podprocs.New(root), Registry: registry,
 		Kinds: selector.serves, Resources: []deviceplugin.Resource{{Name: "nvidia.com/gpu", Kind: device.KindGPU}},
 	})
 	if err != nil {

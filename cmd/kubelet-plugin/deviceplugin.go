@@ -70,7 +70,7 @@ func (o *options) resourceOptions(n node, config v1alpha1.DevicePluginConfig, ki
 		BootID:        n.bootID,
 		// By the host's root, so that they are found where kubelet's folder is
 		// not mounted because no resource is configured (any more).
-		Kubelet:   kubelet.New(o.hostRoot, o.kubeletRoot),
+		Kubelet:   kubelet.New(o.hostRoot, o.kubeletRoot, types.UID(o.podUID)),
 		Processes: podprocs.New(o.procfs()),
 		Kinds:     kinds,
 		EnvVar:    config.Mode == v1alpha1.DevicePluginModeEnvVar,

@@ -124,7 +124,9 @@ func TestWhatTheLogTells(t *testing.T) {
 			var log bytes.Buffer
 			p := n.open("gpu", gpus(0), test.set)
 			t.Cleanup(func() { _ = p.store.Close() })
-			p.step(klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log)))))
+			clear(p.foreign) // as if it was not told when the devices were found
+			ctx := klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log))))
+			p.step(ctx)
 			if !strings.Contains(log.String(), test.want) {
 				t.Errorf("the log lacks %q:\n%s", test.want, &log)
 			}

@@ -30,8 +30,9 @@ type Plugin struct {
 	steps int
 	// clearSince is when the API first did not offer a thing to claims (any more).
 	clearSince map[string]time.Time
-	// told is what was logged of devices that wait for their owner.
-	told map[string]string
+	// told is what was logged of devices that wait for their owner, and foreign of
+	// those that pods have although they are somebody else's.
+	told, foreign map[string]string
 	// unanswered tells that the API server did not answer when it was asked last.
 	unanswered bool
 	// asked tells that kubelet has said who uses what, and silence is why it does
@@ -131,6 +132,7 @@ func New(ctx context.Context, options Options) (*Plugin, error) {
 		infos:      newInfos(options.DeviceInfoDir),
 		clearSince: map[string]time.Time{},
 		told:       map[string]string{},
+		foreign:    map[string]string{},
 		found:      map[string]device.Inventory{},
 		states:     map[string]state{},
 		prepared:   map[string]preparation{},

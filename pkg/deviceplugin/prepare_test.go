@@ -80,9 +80,10 @@ func TestADeviceWhosePreparationHangsIsUnhealthyUntilItEnds(t *testing.T) {
 // A family that has not ended may still change the device.
 func TestADeviceIsNotGivenBackWhileItsPreparationHangs(t *testing.T) {
 	n := newNode(t)
-	p := n.open("gpu", gpus(0), func(o *Options) { o.PrepareWithin = time.Millisecond })
+	p := n.open("gpu", gpus(0), nil)
 	t.Cleanup(func() { _ = p.store.Close() })
 	look(n, p)
+	p.options.PrepareWithin = time.Millisecond
 	hangs, answer := n.gpus.hang(t)
 	i := p.items().byID("GPU-0")
 	wantError(t, p.prepare(t.Context(), i), "it is not ready within 1ms")
@@ -107,20 +108,20 @@ func TestADeviceIsNotGivenBackWhileItsPreparationHangs(t *testing.T) {
 // answering kubelet.
 func TestWhatIsGivenWhileOthersAreFreedIsKept(t *testing.T) {
 	n := newNode(t)
-	p := n.open("gpu", gpus(0), func(o *Options) { o.CommitWait = time.Second })
+	p := n.open("gpu", gpus(0), func(o *Options) { o.CommitWait = time.Hour })
 	t.Cleanup(func() { _ = p.store.Close() })
 	look(n, p)
 	for name, test := range map[string]struct {
 		asked, allocated time.Duration // from now
 		want             bool
 	}{
-		"long before":                {0, -time.Hour, false},
-		"shortly before":             {0, -time.Second / 2, true},
-		"since, and shortly after":   {-time.Hour, -time.Hour + time.Second/2, true},
-		"since, and long after":      {-time.Hour, -time.Minute, true},
-		"by a clock that was ahead":  {0, time.Hour, false},
-		"by a clock slightly ahead":  {0, time.Second / 2, true},
-		"before, and asked long ago": {-time.Hour, -2 * time.Hour, false},
+		"long before":                {0, -10 * time.Hour, false},
+		"shortly before":             {0, -time.Hour / 2, true},
+		"since, and shortly after":   {-10 * time.Hour, -10*time.Hour + time.Hour/2, true},
+		"since, and long after":      {-10 * time.Hour, -5 * time.Hour, true},
+		"by a clock that was ahead":  {0, 10 * time.Hour, false},
+		"by a clock slightly ahead":  {0, time.Hour / 2, true},
+		"before, and asked long ago": {-10 * time.Hour, -20 * time.Hour, false},
 	} {
 		h := p.items().byID("GPU-0").holding()
 		at := time.Now().Add(test.allocated).Round(0) // as read from a file

@@ -78,10 +78,11 @@ func (p *Plugin) newServers(ctx context.Context) ([]*server, error) {
 			name: fmt.Sprintf("%s%08x.sock", p.socketPrefix(), hash.Sum32()),
 		})
 	}
-	if len(servers) == 0 {
+	_, err := os.Stat(p.options.Dir)
+	if len(servers) == 0 && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if _, err := os.Stat(p.options.Dir); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("look for kubelet's folder of device plugins: %w: see that it is mounted, or that the configuration's devicePlugin.kinds is empty", err)
 	}
 	return servers, p.removeStale(ctx)

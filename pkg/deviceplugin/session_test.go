@@ -81,7 +81,7 @@ func BenchmarkGetPreferredAllocation(b *testing.B) {
 		}
 		family := &fakeFamily{name: "gpu"}
 		p := &Plugin{
-			options: Options{Families: []Family{family}, Kinds: []device.Kind{device.KindGPU}, Resources: []Resource{{Name: gpuName, Kind: device.KindGPU}}},
+			options: Options{Processes: &processes{}, Families: []Family{family}, Kinds: []device.Kind{device.KindGPU}, Resources: []Resource{{Name: gpuName, Kind: device.KindGPU}}},
 			found:   map[string]device.Inventory{"gpu": gpus(numbers...)},
 		}
 		p.all = p.list()

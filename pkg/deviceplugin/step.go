@@ -9,12 +9,16 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/device"
 	"github.com/eks-hybrid-dra/eks-hybrid-dra/pkg/deviceplugin/kubelet"
 )
+
+// preparedAtOnce is how many devices are prepared side by side: all GPUs of a machine.
+const preparedAtOnce = 8
 
 // step brings every device nearer to where the configuration wants it, and tells
 // kubelet what it has to give.
@@ -27,15 +31,25 @@ func (p *Plugin) step(ctx context.Context) {
 	p.stepping.Lock()
 	defer p.stepping.Unlock()
 	p.hear(ctx, err)
-	p.takeUsed(ctx, uses)
+	p.asked = p.takeUsed(ctx, uses) && p.asked
 	p.settleDoubt(uses)
 	if err == nil {
 		p.freeUnused(ctx, uses, asked)
+	} else {
+		p.forgetNone()
 	}
 	p.update(ctx)
 	if len(p.lacks()) > 0 {
 		signal(p.lacking)
 	}
+}
+
+// forgetNone drops which pods kubelet did not know of: it may have heard of them
+// since it was asked last.
+func (p *Plugin) forgetNone() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgotten = nil
 }
 
 // mayStep finds out what is held, and tells whether there is anything to do.
@@ -149,8 +163,9 @@ func (p *Plugin) update(ctx context.Context) {
 	states := map[string]state{}
 	all := p.items()
 	p.steps++
+	errs := p.ensureAllPrepared(ctx, all)
 	for n, i := range all {
-		if s, is := p.stateOf(ctx, i, n == p.steps%len(all)); is {
+		if s, is := p.stateOf(ctx, i, errs[n]); is {
 			states[i.id] = s
 		}
 	}
@@ -174,8 +189,27 @@ func (p *Plugin) update(ctx context.Context) {
 	p.metrics.observe(p.all, states)
 }
 
-// stateOf returns the state of a device that is to be served here or is held.
-func (p *Plugin) stateOf(ctx context.Context, i *item, turn bool) (_ state, is bool) {
+// ensureAllPrepared has what containers need of the devices that are held, and
+// returns the error of each: one that hangs does not keep others waiting.
+func (p *Plugin) ensureAllPrepared(ctx context.Context, all items) []error {
+	errs := make([]error, len(all))
+	var group errgroup.Group
+	group.SetLimit(preparedAtOnce)
+	for n, i := range all {
+		if p.holds(i) {
+			group.Go(func() error {
+				errs[n] = p.ensurePrepared(ctx, i, n == p.steps%len(all))
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // each error belongs to its device
+	return errs
+}
+
+// stateOf returns the state of a device that is to be served here or is held. Err is
+// why it could not be prepared.
+func (p *Plugin) stateOf(ctx context.Context, i *item, err error) (_ state, is bool) {
 	if !p.holds(i) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -183,7 +217,7 @@ func (p *Plugin) stateOf(ctx context.Context, i *item, turn bool) (_ state, is b
 		return state{problem: p.reasons[i.id]}, i.wanted
 	}
 	s := state{held: true}
-	if err := p.ensurePrepared(ctx, i, turn); err != nil {
+	if err != nil {
 		s.problem = err.Error()
 		p.tell(ctx, i, s.problem)
 		return s, true

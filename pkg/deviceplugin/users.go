@@ -60,19 +60,26 @@ func (p *Plugin) uses(ctx context.Context) (map[string]kubelet.Use, error) {
 	return used, incomplete
 }
 
-// takeUsed holds what is used and nobody holds.
-func (p *Plugin) takeUsed(ctx context.Context, uses map[string]kubelet.Use) {
+// takeUsed holds what is used and nobody holds. It tells whether it has all of that.
+func (p *Plugin) takeUsed(ctx context.Context, uses map[string]kubelet.Use) (all bool) {
+	all = true
 	for _, i := range p.items() {
 		use, used := uses[i.id]
 		if !used || p.holds(i) {
 			continue
 		}
 		if err := p.take(ctx, i); err != nil {
-			klog.FromContext(ctx).Error(err, "A pod has a device that is not the device plugin's: see that no other device plugin gives it out", "device", i.Name, "pods", use.Pods)
+			if text := err.Error(); p.foreign[i.id] != text {
+				p.foreign[i.id] = text
+				klog.FromContext(ctx).Error(err, "A pod has a device that is not the device plugin's: see that no other device plugin gives it out", "device", i.Name, "pods", use.Pods)
+			}
+			all = false
 			continue
 		}
+		delete(p.foreign, i.id)
 		klog.FromContext(ctx).Info("Device found in use by pods that have it as an extended resource", "device", i.Name, "pods", use.Pods)
 	}
+	return all
 }
 
 // use is who uses a device that is held.

@@ -26,11 +26,15 @@ const (
 var ErrIncomplete = errors.New("kubelet's checkpoint does not say which init containers have devices")
 
 // Kubelet is the kubelet of this node.
-type Kubelet struct{ host, root string }
+type Kubelet struct {
+	host, root string
+	self       types.UID
+}
 
 // New returns the kubelet with the folder root on a host whose "/" is seen at
-// hostRoot. Links of the host may lead anywhere on it.
-func New(hostRoot, root string) *Kubelet { return &Kubelet{host: hostRoot, root: root} }
+// hostRoot. Links of the host may lead anywhere on it. Self is the pod that this
+// process runs in.
+func New(hostRoot, root string, self types.UID) *Kubelet { return &Kubelet{hostRoot, root, self} }
 
 // Use is who uses a device.
 type Use struct {

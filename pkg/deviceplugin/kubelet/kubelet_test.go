@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,7 +77,7 @@ func serve(t *testing.T, l podresources.PodResourcesListerServer, root, checkpoi
 	return h
 }
 
-func (h *host) kubelet() *Kubelet { return New(h.dir, h.root) }
+func (h *host) kubelet() *Kubelet { return New(h.dir, h.root, "self") }
 
 // path is where a path in kubelet's folder is seen.
 func (h *host) path(elements ...string) string {
@@ -159,7 +160,7 @@ func TestUsesAreUnknown(t *testing.T) {
 		kubelet *Kubelet
 		err     string
 	}{
-		"kubelet does not run": {New("/", "/does/not/exist"), "ask kubelet which pods have which devices"},
+		"kubelet does not run": {New("/", "/does/not/exist", ""), "ask kubelet which pods have which devices"},
 		"kubelet fails":        {serve(t, lister{err: errors.New("not now")}, "/kubelet", checkpointFile).kubelet(), "not now"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -181,7 +182,7 @@ func TestKubeletsFolderIsALink(t *testing.T) {
 			if err := errors.Join(os.MkdirAll(filepath.Join(h.dir, filepath.Dir(link)), 0o755), os.Symlink(target, filepath.Join(h.dir, link))); err != nil {
 				t.Fatal(err)
 			}
-			got, err := New(h.dir, "/var/lib/kubelet").Uses(t.Context())
+			got, err := New(h.dir, "/var/lib/kubelet", "").Uses(t.Context())
 			if err != nil || len(got) != 4 {
 				t.Errorf("%d devices are used, want 4: %v", len(got), err)
 			}
@@ -286,4 +287,30 @@ func FuzzCheckpoint(f *testing.F) {
 			}
 		}
 	})
+}
+
+// So long as the API server is away, a kubelet that has started knows of no others.
+func TestAKubeletThatHasHeardOfStaticPodsAlone(t *testing.T) {
+	const file = `{"Data":{"PodDeviceEntries":[{"PodUID":"uid","ContainerName":"main","ResourceName":"nvidia.com/gpu","DeviceIDs":{"0":["GPU-0"]}}]},"Checksum":1}`
+	for name, test := range map[string]struct {
+		named []string
+		want  bool
+	}{
+		"static pods alone":     {[]string{"kube-system/proxy-node1"}, true},
+		"this process's own":    {[]string{"kube-system/proxy-node1", "ns/plugin"}, false},
+		"and that of the UID":   {[]string{"kube-system/proxy-node1", "ns/plugin", "ns/gpu"}, true},
+		"that of the UID alone": {[]string{"kube-system/proxy-node1", "ns/gpu"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := serve(t, listed{names: test.named}, "/kubelet", file)
+			for uid, logs := range map[string]string{"static": "kube-system_proxy-node1", "self": "ns_plugin", "uid": "ns_gpu"} {
+				h.logs(logs + "_" + uid)
+				h.pod(uid)
+			}
+			got, err := h.kubelet().Uses(t.Context())
+			if err != nil || slices.Contains(got["GPU-0"].Starting, "uid") != test.want {
+				t.Errorf("got %+v, want that the pod may be looked after: %v; %v", got["GPU-0"], test.want, err)
+			}
+		})
+	}
 }

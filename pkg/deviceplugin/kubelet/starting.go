@@ -24,8 +24,8 @@ const podLogs = "/var/log/pods"
 // with logs is looked after if its name is in the answer. One without logs, and with
 // a folder of its own, may be any of the answer that was not started. One without
 // either may be if these are more than there are such folders: kubelet makes them
-// once the network is ready. Without any pod in its answer, where at least this one
-// should be, kubelet has not heard of pods yet.
+// once the network is ready. Without this process's own pod in its answer kubelet has
+// not heard of pods yet, or of static ones alone, since the API server is away.
 func (k *Kubelet) starting(uids []types.UID, answer *podresources.ListPodResourcesResponse) ([]types.UID, error) {
 	if len(uids) == 0 || len(answer.GetPodResources()) == 0 {
 		return uids, nil
@@ -45,6 +45,9 @@ func (k *Kubelet) starting(uids []types.UID, answer *podresources.ListPodResourc
 		if !names[name] {
 			waiting++
 		}
+	}
+	if own, is := started[k.self]; is && !listed[own] {
+		return uids, nil
 	}
 	return slices.DeleteFunc(slices.Clone(uids), func(uid types.UID) bool {
 		if name, is := started[uid]; is {
