@@ -88,7 +88,7 @@ func (r *removal) set(err error) {
 }
 
 // nothingReserved returns an error that names a device that pods have as an
-// extended resource.
+// extended resource, or may have.
 func (d *Driver) nothingReserved() error {
 	holdings, _, err := d.store.Holdings()
 	if err != nil {
@@ -97,6 +97,11 @@ func (d *Driver) nothingReserved() error {
 	for _, thing := range slices.Sorted(maps.Keys(holdings)) { // the same one as long as it is held
 		if h := holdings[thing]; h.DevicePlugin != nil {
 			return fmt.Errorf("device %q is held by %s: delete the pods that use it", h.Device.Device, h.Holder())
+		}
+	}
+	for _, dev := range d.inventory.devices() {
+		if d.options.Reserve.Reserves(dev.Device) {
+			return fmt.Errorf("device %q may be a pod's as an extended resource, which its unreadable file does not tell: it is waited for kubelet's answer who uses it", dev.Name)
 		}
 	}
 	return nil
