@@ -27,7 +27,12 @@ const initPackage = "github.com/eks-hybrid-dra/eks-hybrid-dra/test/vm/guest"
 
 // bootPatience is how long a boot may take; an emulated one on a busy machine
 // takes 30 seconds.
-const bootPatience = 4 * time.Minute
+const bootPatience = 2 * time.Minute
+
+// bootAttempts is how often a guest is booted that does not come up: now and then an
+// emulated processor never gets its first timer's interrupt, and the guest's kernel
+// complains of stalls for ever.
+const bootAttempts = 3
 
 // Options say what guest is wanted.
 type Options struct {
@@ -155,14 +160,21 @@ func (m *Machine) start(ctx context.Context, o Options, p parts) error {
 			return err
 		}
 	}
-	ended, err := m.launch(ctx, p.tree, config)
-	if err != nil {
-		return err
+	for left := bootAttempts; ; left-- {
+		ended, err := m.launch(ctx, p.tree, config)
+		if err != nil {
+			return err
+		}
+		err = m.awaitAgent(ctx, ended, 1)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("the guest does not come up: %w\n%s\nIts console ends with:\n%s", err, m.qemuLog(), m.Console())
+		if endErr := m.end(0); left == 1 || ctx.Err() != nil || endErr != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return errors.Join(err, endErr)
+		}
+		fmt.Fprintf(o.Out, "Once more: %v\n", err)
 	}
-	if err := m.awaitAgent(ctx, ended, 1); err != nil {
-		return errors.Join(fmt.Errorf("the guest does not come up: %w\n%s\nIts console ends with:\n%s", err, m.qemuLog(), m.Console()), m.end(0))
-	}
-	return nil
 }
 
 // describe puts the machine together.
