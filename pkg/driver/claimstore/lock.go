@@ -92,9 +92,19 @@ func (l *locks) lockHere(ctx context.Context, uid types.UID) (func(), error) {
 func (l *locks) fcntl(uid types.UID, kind int16) error {
 	hash := fnv.New64a()
 	_, _ = hash.Write([]byte(uid)) // never fails
-	return unix.FcntlFlock(l.file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{
-		Type:  kind,
-		Start: int64(hash.Sum64() >> 2), // room for start + length in an int64
-		Len:   1,
+	// A call that hung may end after the store was closed: the number of the file
+	// may then be another one's.
+	conn, err := l.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var locked error
+	err = conn.Control(func(fd uintptr) {
+		locked = unix.FcntlFlock(fd, unix.F_OFD_SETLK, &unix.Flock_t{
+			Type:  kind,
+			Start: int64(hash.Sum64() >> 2), // room for start + length in an int64
+			Len:   1,
+		})
 	})
+	return errors.Join(err, locked)
 }
