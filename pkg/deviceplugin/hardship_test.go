@@ -139,3 +139,28 @@ func TestSocketsOfKilledInstancesGoAlsoWhereNothingIsServedAnyMore(t *testing.T)
 		t.Errorf("left are %v, want other.sock: %v", left, err)
 	}
 }
+
+// Kubelet would give the devices of a plugin that is being replaced to nobody, and
+// refuse pods that it admits anew.
+func TestAnEndingInstanceTellsOfNoProblems(t *testing.T) {
+	n := newNode(t)
+	ending := false
+	p := n.open("gpu", gpus(0), func(o *Options) {
+		o.Families = []Family{waiting{n.gpus, func(ctx context.Context) error {
+			if ending {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}}}
+	})
+	t.Cleanup(func() { _ = p.store.Close() })
+	look(n, p)
+	ending = true
+	p.Found(t.Context(), "gpu", gpus(0), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.update(ctx)
+	if s := p.states["GPU-0"]; !s.held || s.problem != "" {
+		t.Errorf("kubelet is told %+v", s)
+	}
+}

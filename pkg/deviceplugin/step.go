@@ -164,6 +164,9 @@ func (p *Plugin) update(ctx context.Context) {
 	all := p.items()
 	p.steps++
 	errs := p.ensureAllPrepared(ctx, all)
+	if ctx.Err() != nil {
+		return // what could not be asked any more says nothing of devices
+	}
 	for n, i := range all {
 		if s, is := p.stateOf(ctx, i, errs[n]); is {
 			states[i.id] = s
@@ -171,6 +174,9 @@ func (p *Plugin) update(ctx context.Context) {
 	}
 	err := p.writeFiles(ctx)
 	p.written = err == nil
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Containers may not find what they need for their devices, it is tried again")
 		for id, s := range states {
